@@ -1,0 +1,339 @@
+"""The nouns of the gateway: what travels between its rooms, and the protocols between them.
+
+Nothing here acts. A `Batch` is what the client asked, a `Call` what goes to the backend, a `Reply`
+what came back, an `Outcome` how a step ended. Everything made once per subrequest is a
+`msgspec.Struct`: as immutable as a frozen dataclass, but it costs 0.2 µs to make instead of 1.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NewType, Protocol
+
+import msgspec
+
+Header = tuple[str, str]
+Headers = tuple[Header, ...]
+"""Header fields on their way up: text, in order, names may repeat."""
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+"""Header fields as they were received: bytes, names in the sender's spelling."""
+
+Where = str
+"""A place in the client's document, `requests[3].url`; it opens every message about a mistake."""
+
+BatchId = NewType("BatchId", str)
+"""The id of one bulk call: the outer `X-Request-Id` when it is trusted, else drawn."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Safe by RFC 9110 9.2.1 and allowed in a subrequest: nobody can tell in which order they ran."""
+
+
+# --- results made by the gateway -----------------------------------------------------------------
+
+STATUS_OF = {
+    "connection_refused": 502,
+    "destination_unavailable": 502,
+    "dns_error": 502,
+    "tls_certificate_error": 502,
+    "tls_protocol_error": 502,
+    "connection_timeout": 504,
+    "connection_terminated": 502,
+    "connection_limit_reached": 503,
+    "http_response_timeout": 504,
+    "http_response_incomplete": 502,
+    "http_protocol_error": 502,
+    "http_response_content_coding": 502,
+    "http_response_body_size": 502,
+    "http_response_header_section_size": 502,
+    "http_request_error": 400,
+    "http_request_denied": 403,
+    "proxy_loop_detected": 508,
+    "proxy_internal_response": 424,
+    "proxy_internal_error": 500,
+}
+"""RFC 9209 error type -> the status of the result (DESIGN part 5), unless the failure names another."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why the gateway, and not the backend, made this result (DESIGN part 5)."""
+
+    error: str
+    """An RFC 9209 error type, one of `STATUS_OF`: the metric's label."""
+    details: str
+    """A slug that tells the cases of one type apart: `batch_deadline`, `not_json`, `onfail_abort`."""
+    sent: bool = False
+    """Whether any byte of the call may have reached the backend."""
+    status: int = 0
+    """The result's status; 0 means the type's own."""
+    message: str = ""
+    """One line for a person, lower case, never quoting input; empty means the slug says enough."""
+    label: str = ""
+    """The dialect's own word for the mistake where its form has one: SugarCRM's `no_method`."""
+    retry_after: int = 0
+    """Seconds, for 429 and 503; 0 means unknown."""
+
+    @property
+    def code(self) -> int:
+        return self.status or STATUS_OF[self.error]
+
+
+# --- what the client asked -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRules:
+    """What one dialect adds to the header rules of DESIGN part 6."""
+
+    never_inherited: frozenset[str] = frozenset()
+    """Outer fields that no subrequest gets; lower case."""
+    credentials: frozenset[str] = frozenset()
+    """Fields that identify the caller and so never mix: either all outer ones or all own ones."""
+    precedence: Literal["outer", "own"] = "own"
+    """Whose credentials hold when both sides bring some."""
+    own_allowed: bool = True
+    """Whether a subrequest may bring fields at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkCall:
+    """A bulk call as it was received: the outer request with its whole body."""
+
+    path: str
+    """The outer path in its normal form (DESIGN part 7), without query."""
+    query: str
+    """The outer query string, without `?`."""
+    headers: Headers
+    """The outer fields, bytes read as latin-1."""
+    body: bytes
+    params: Mapping[str, str] = field(default_factory=dict)
+    """What the endpoint's template matched: `prefix` (with its leading slash, or empty), `version`, ..."""
+    origins: frozenset[str] = frozenset()
+    """The gateway's own public origins, `https://crm.example:443`: an absolute URL to one is rebased."""
+    max_subrequests: int = 100
+    max_depth: int = 64
+
+
+class Template(Protocol):
+    """Text with references still open: a target or a body that needs earlier results."""
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Names of the subrequests whose results it needs."""
+
+    def fill(self, scope: Mapping[str, Any]) -> str:
+        """The text, with every reference replaced. Raises `errors.Unresolved`."""
+
+
+class Subrequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One wished call, perhaps with references or a loop still open."""
+
+    where: Where
+    method: str = "GET"
+    """Upper case and allowed."""
+    target: str | Template = ""
+    """Path and query as they go to the backend, in normal form; empty for a mere group."""
+    headers: Headers = ()
+    """Own fields, checked; they are merged over the inherited ones."""
+    body: bytes | Template | None = None
+    name: str | None = None
+    """What references call it."""
+    key: str | None = None
+    """Its key where the document is a map."""
+    children: tuple[Subrequest, ...] = ()
+    barrier: bool = False
+    """`onFail: abort`: nothing after it starts before it has succeeded."""
+    refusal: Failure | None = None
+    """It is wrong in itself and this is its result: it is never sent, the others run."""
+    needs: tuple[str, ...] = ()
+    """Names it depends on beyond what its templates read."""
+
+    @property
+    def plain(self) -> bool:
+        """One call with nothing left to fill in: what SugarCRM's and Guidewire's all are."""
+        return type(self.target) is str and (self.body is None or type(self.body) is bytes)
+
+    @property
+    def safe(self) -> bool:
+        return self.method in SAFE_METHODS
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the client asked: subrequests and the rules between them."""
+
+    dialect: str
+    subrequests: tuple[Subrequest, ...]
+    order: Literal["ordered", "graph"] = "ordered"
+    """DESIGN part 4: writes in client order with reads between them together, or `needs` alone."""
+    keyed: bool = False
+    """The document was a map; so is the answer."""
+    rules: HeaderRules = HeaderRules()
+    options: Any = None
+    """The dialect's own: what its renderer must know of the call (`includeResponseHeaders`, say)."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A subrequest's place in the plan."""
+
+    index: int
+    """Its place in client order, depth first: the number in logs, request ids and refusals."""
+    subrequest: Subrequest
+    needs: tuple[int, ...] = ()
+    """Steps that must have ended well before it starts: skipped if one of them failed."""
+    follows: tuple[int, ...] = ()
+    """Steps that must have ended before it starts, however they ended."""
+    sources: tuple[tuple[str, int], ...] = ()
+    """The names its templates read and the steps they mean; those steps are among `follows` too."""
+    parent: int = -1
+    size: int = 1
+    """Steps in its subtree, itself included: its children are those right after it."""
+
+
+# --- what goes up and what comes back ------------------------------------------------------------
+
+
+class Call(msgspec.Struct):
+    """One concrete call. Nothing left to fill in; the last fields are its life in the engine."""
+
+    method: str
+    target: str
+    headers: Headers
+    """All fields but those the engine writes; the batch's common tuple itself when nothing differs."""
+    body: bytes | None = None
+    request_id: str = ""
+    """Sent as `X-Request-Id`; empty: none is written."""
+    extra: Headers = ()
+    """Fields of this call alone, after the common ones: `Idempotency-Key`, `traceparent`."""
+    step: int = 0
+    place: int = 0
+    """Its place among the calls of its step."""
+    tag: Any = None
+    """The caller's own."""
+    attempts: int = 0
+    """How often it was handed to a connection."""
+    sent: bool = False
+    """Whether any byte of it may have reached the backend, in any attempt."""
+    fresh: bool = False
+    """It must go out on a connection that never carried a call: it is being retried."""
+    began: float = 0.0
+    """Clock time of its first attempt."""
+
+
+class Evaluate(msgspec.Struct):
+    """An expression for the helper process: run by `execution` like a call."""
+
+    expression: str
+    context: bytes
+    """JSON."""
+    step: int = 0
+    place: int = 0
+    tag: Any = None
+
+
+class Reply(msgspec.Struct):
+    """What came back: an answer of the backend, or a `failure` and nothing else."""
+
+    status: int
+    reason: bytes = b""
+    headers: RawHeaders = ()
+    body: bytes = b""
+    """Contents with content codings undone; empty for HEAD, 204 and 304."""
+    failure: Failure | None = None
+    seconds: float = 0.0
+    """From sent to last byte."""
+    call: Call | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.status >= 400
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first field of this name (lower case), or None."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+
+def failed(failure: Failure, call: Call | None = None) -> Reply:
+    """The reply that stands for a failure."""
+    return Reply(failure.code, failure=failure, call=call)
+
+
+class Outcome(msgspec.Struct):
+    """A step's end."""
+
+    failed: bool = False
+    replies: int = 0
+    """How many replies it had; a skipped or refused step has none from the backend."""
+    failure: Failure | None = None
+    """Why it was skipped, refused or stopped."""
+    value: Any = None
+    """What its dependents read of it; None when nobody does."""
+
+
+# --- the seams -----------------------------------------------------------------------------------
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer to the outer call that is not a stream of results."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Headers = ()
+
+
+class Renderer(Protocol):
+    """Turns results into the answer's bytes. It holds where it stands: one renderer, one answer."""
+
+    def head(self) -> bytes: ...
+
+    def open(self, step: Step) -> bytes:
+        """Before anything of the step: its key, the brackets of a group."""
+
+    def part(self, step: Step, reply: Reply) -> bytes:
+        """One reply of the step."""
+
+    def close(self, step: Step, outcome: Outcome) -> bytes:
+        """After the step's replies and its children."""
+
+    def whole(self, step: Step, reply: Reply) -> bytes:
+        """A step with exactly one reply and no children: open, part and close in one call."""
+
+    def tail(self) -> bytes: ...
+
+
+class Dialect(Protocol):
+    """One vendor's bulk format: how to parse the body, how to write the answer, and its rules."""
+
+    name: str
+    rules: HeaderRules
+
+    def parse(self, bulk: BulkCall) -> Batch:
+        """Raises `errors.Refused` for what makes the whole batch wrong."""
+
+    def renderer(self, batch: Batch) -> Renderer: ...
+
+    def refusal(self, status: int, reason: str, message: str) -> Answer:
+        """A whole-batch error in the dialect's own shape. `reason` is a slug of `errors.REASONS`."""
+
+    def gate(self, batch: Batch, reply: Reply) -> Answer | None:
+        """Asked once, of the first reply from the backend: an answer for the whole batch, or None."""
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the body, from the declarations that parse it."""
+
+
+class Recorder(Protocol):
+    """Whoever wants a record of what happened: metrics, logs, traces. Told after the fact."""
+
+    def subrequest(self, dialect: str, step: Step, call: Call | None, reply: Reply) -> None: ...
+
+    def skipped(self, dialect: str, step: Step, failure: Failure) -> None: ...
+
+
+Clock = Callable[[], float]
+"""Monotonic seconds: the event loop's `time`."""
