@@ -170,6 +170,8 @@ class Batch:
     keyed: bool = False
     """The document was a map; so is the answer."""
     rules: HeaderRules = HeaderRules()
+    gated: bool = False
+    """The answer's head waits for the first reply, and `Dialect.gate` is asked about it."""
     options: Any = None
     """The dialect's own: what its renderer must know of the call (`includeResponseHeaders`, say)."""
 

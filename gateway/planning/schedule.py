@@ -1,0 +1,99 @@
+"""What may start, given what has ended. Synchronous: nothing here waits, sends or knows why.
+
+Every step is decided exactly once: it ends (`finish`) or it is skipped (told by `finish`). At most
+`width` steps run at a time; what is ready waits in client order. The cost is that of the edges,
+and a batch of reads has none.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from gateway.planning.graph import Plan
+
+
+class Skip(NamedTuple):
+    """A step that will not run, and the step whose failure decided that."""
+
+    step: int
+    because: int
+
+
+class Schedule:
+    """The state of one plan under way."""
+
+    __slots__ = ("_dependents", "_ready", "_steps", "_undecided", "_waiting", "running", "width")
+
+    def __init__(self, plan: Plan, width: int) -> None:
+        self.width = width
+        self.running = 0
+        self._steps = plan.steps
+        self._undecided = bytearray(b"\1") * len(plan.steps)
+        self._waiting: list[int] = []
+        self._dependents: dict[int, list[tuple[int, bool]]] = {}
+        for step in plan.steps:
+            self._waiting.append(len(step.needs) + len(step.follows))
+            for before in step.needs:
+                self._dependents.setdefault(before, []).append((step.index, True))
+            for before in step.follows:
+                self._dependents.setdefault(before, []).append((step.index, False))
+        self._ready = [index for index, count in enumerate(self._waiting) if not count]
+        heapify(self._ready)
+
+    @property
+    def done(self) -> bool:
+        """Nothing runs and nothing can."""
+        return not self.running and not self._ready
+
+    def begin(self) -> list[int]:
+        """What starts now: ready steps in client order, up to the width."""
+        starts: list[int] = []
+        while self._ready and self.running < self.width:
+            index = heappop(self._ready)
+            if self._undecided[index]:
+                self._undecided[index] = 0
+                self.running += 1
+                starts.append(index)
+        return starts
+
+    def finish(self, index: int, *, failed: bool) -> tuple[list[int], list[Skip]]:
+        """A started step has ended: what starts now, and what never will."""
+        self.running -= 1
+        skips: list[Skip] = []
+        if failed and self._steps[index].subrequest.barrier:
+            skips.extend(self._abort(index))
+        if index in self._dependents:
+            self._release(index, failed, skips)
+        return self.begin(), skips
+
+    def stop(self) -> list[int]:
+        """Nothing more starts: the steps that were still undecided, now decided."""
+        left = [index for index, undecided in enumerate(self._undecided) if undecided]
+        for index in left:
+            self._undecided[index] = 0
+        self._ready.clear()
+        return left
+
+    def _abort(self, barrier: int) -> list[Skip]:
+        """A barrier failed: nothing after it has started, and nothing after it will."""
+        later = [i for i in range(barrier + 1, len(self._steps)) if self._undecided[i]]
+        for index in later:
+            self._undecided[index] = 0
+        return [Skip(index, barrier) for index in later]
+
+    def _release(self, index: int, failed: bool, skips: list[Skip]) -> None:
+        """Tells the dependents of an ended step; those skipped tell theirs, without recursion."""
+        ended = [(index, failed)]
+        while ended:
+            before, bad = ended.pop()
+            for dependent, needs in self._dependents.get(before, ()):
+                self._waiting[dependent] -= 1
+                if not self._undecided[dependent]:
+                    continue
+                if bad and needs:
+                    self._undecided[dependent] = 0
+                    skips.append(Skip(dependent, before))
+                    ended.append((dependent, True))
+                elif not self._waiting[dependent]:
+                    heappush(self._ready, dependent)
