@@ -329,12 +329,114 @@ class Dialect(Protocol):
         """The JSON Schema of the body, from the declarations that parse it."""
 
 
+Part = tuple[int, str, int, str, float]
+"""Index, method, status (0: no answer), RFC 9209 error type or empty, seconds."""
+
+
+class Trace(Protocol):
+    """One outer request as a trace: the parent of its calls' spans."""
+
+    id: str
+    """32 hex digits: in logs and exemplars."""
+    sampled: bool
+
+    def header(self) -> str:
+        """A `traceparent` for one call; every call has its own."""
+
+
+class BatchRecord(msgspec.Struct, kw_only=True):
+    """What one batch came to. Made when it is admitted, filled in on the way, told at its end."""
+
+    id: str
+    dialect: str
+    endpoint: str = ""
+    """The endpoint's path template."""
+    client: str = ""
+    """The peer's address."""
+    trace: Trace | None = None
+    outcome: str = ""
+    """One of `OUTCOMES`; empty: by its counts, `ok`, `partial` or `failed`."""
+    ok: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    """From the whole request to the last byte of the answer."""
+    first_byte: float | None = None
+    """Until the first byte of the answer was written; None when none was."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    # Kept by the recorder, as it is told of subrequests and skips.
+    writes_sent: list[int] = []
+    """Steps whose method is not safe and that may have reached the backend."""
+    writes_unsent: list[int] = []
+    """Those that did not."""
+    parts: list[Part] = []
+    """What the log's setting asks for."""
+
+
+OUTCOMES = ("ok", "partial", "failed", "refused", "client_gone", "deadline", "cut")
+"""How a batch ends: the `outcome` label of `gateway_batches_total`."""
+
+
+class RefusedRecord(msgspec.Struct, kw_only=True):
+    """A bulk call that was refused as a whole: nothing was sent."""
+
+    id: str
+    dialect: str
+    reason: str
+    """A slug of `errors.REASONS`."""
+    status: int
+    endpoint: str = ""
+    client: str = ""
+    message: str = ""
+    """Place and mistake, `requests[3].url: missing`; never input."""
+    trace: Trace | None = None
+
+
+class PassRecord(msgspec.Struct, kw_only=True):
+    """One request that went through, or did not, as it was."""
+
+    id: str
+    method: str
+    target: str
+    """As received; logs keep its path and the names in its query."""
+    status: int = 0
+    """0: no answer."""
+    error: str = ""
+    """An RFC 9209 error type when the gateway made the answer, or cut it."""
+    outcome: str = "ok"
+    """`ok`, `failed` (an answer of the gateway's), `client_gone`, `cut`, `tunnel`."""
+    client: str = ""
+    seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    trace: Trace | None = None
+
+
 class Recorder(Protocol):
     """Whoever wants a record of what happened: metrics, logs, traces. Told after the fact."""
 
-    def subrequest(self, dialect: str, step: Step, call: Call | None, reply: Reply) -> None: ...
+    def trace(self, method: str, target: str, headers: Headers) -> Trace | None:
+        """An outer request has come in. None: not traced, its trace headers go through."""
 
-    def skipped(self, dialect: str, step: Step, failure: Failure) -> None: ...
+    def started(self, record: BatchRecord) -> None:
+        """A batch was admitted; `batch` tells of its end."""
+
+    def subrequest(self, record: BatchRecord, step: Step, reply: Reply) -> None:
+        """A call ended, or was refused before it was sent (`reply.call` may be None then)."""
+
+    def skipped(self, record: BatchRecord, step: Step, failure: Failure) -> None:
+        """A step that will never run."""
+
+    def batch(self, record: BatchRecord) -> None: ...
+
+    def refused(self, record: RefusedRecord) -> None: ...
+
+    def passthrough(self, record: PassRecord) -> None: ...
+
+    def bug(self, where: str, record: BatchRecord | None = None) -> None:
+        """A fault of ours, told inside its `except`: it is logged with its place, not its text."""
 
 
 Clock = Callable[[], float]
