@@ -222,6 +222,10 @@ class Call(msgspec.Struct):
     began: float = 0.0
     """Clock time of its first attempt."""
 
+    @property
+    def safe(self) -> bool:
+        return self.method in SAFE_METHODS
+
 
 class Evaluate(msgspec.Struct):
     """An expression for the helper process: run by `execution` like a call."""
