@@ -1,0 +1,43 @@
+# make demo and make test are the two commands: each sets up what it needs, once.
+
+python = .venv/bin/python
+ready = .venv/ready
+
+.PHONY: demo test lint lock bench fuzz soak clean
+
+demo: $(ready)
+	@$(python) -m gateway demo $(ARGS)
+
+test: $(ready)
+	@$(python) -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: $(ready)
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+bench: $(ready)
+	@$(python) -m tests.bench $(ARGS)
+
+fuzz: $(ready)
+	@$(python) -m tests.fuzz $(ARGS)
+
+soak: $(ready)
+	@$(python) -m tests.soak $(ARGS)
+
+# Everything from the lock, every file checked by its hash; the project itself as it lies here.
+$(ready): requirements-dev.lock pyproject.toml .ci/setup
+	@.ci/setup
+	@touch $@
+
+# New versions of what pyproject.toml asks for. What runs has the versions that were tested.
+compile = uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
+lock:
+	$(compile) --all-extras --output-file requirements-dev.lock
+	$(compile) --extra truto --extra otel --constraint requirements-dev.lock --output-file requirements.lock
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
