@@ -94,6 +94,8 @@ class HeaderRules:
     """Whose credentials hold when both sides bring some."""
     own_allowed: bool = True
     """Whether a subrequest may bring fields at all."""
+    runs: bool = False
+    """Whether `Idempotency-Key` names the run too: `<key>-<index>-<run>` (D-T9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +117,91 @@ class BulkCall:
     max_depth: int = 64
 
 
+Scope = Mapping[str, Sequence[bytes]]
+"""What templates read: a name -> the JSON values that were kept under it, as they were written."""
+
+
 class Template(Protocol):
     """Text with references still open: a target or a body that needs earlier results."""
 
     @property
-    def reads(self) -> Sequence[str]:
-        """Names of the subrequests whose results it needs."""
+    def text(self) -> str:
+        """As the client wrote it: for people."""
 
-    def fill(self, scope: Mapping[str, Any]) -> str:
+    def fill(self, scope: Scope) -> str:
         """The text, with every reference replaced. Raises `errors.Unresolved`."""
+
+
+class Loop(Protocol):
+    """What makes one step many runs: another's records, the elements of a list."""
+
+    @property
+    def text(self) -> str: ...
+
+    def scopes(self, scope: Scope) -> Sequence[Scope]:
+        """The scope of each run. Raises `errors.Unresolved`."""
+
+
+class Keep(Protocol):
+    """What others read of a step's replies. Nothing else of a reply outlives its delivery."""
+
+    def pick(self, body: bytes) -> Sequence[bytes]:
+        """The JSON values to keep of one good reply, none when it is not JSON."""
+
+
+class Expression(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to be worked out by the helper process before a run can go on."""
+
+    name: str
+    """Its value's name in the run's scope."""
+    text: str
+    context: Template
+    """JSON: what the expression sees."""
+
+
+class Paging(msgspec.Struct, frozen=True, kw_only=True):
+    """A list whose reply says how to ask for the rest of it."""
+
+    cursor: tuple[str, ...]
+    """Where in the reply the next page's cursor stands; null, empty or missing: the last page."""
+    parameter: str
+    """The query parameter that takes the cursor."""
+    records: tuple[str, ...]
+    """Where in the reply the page's records stand."""
+    most_pages: int
+    most_records: int
+
+
+class Recurse(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that asks again, once for each of its records that a condition holds for."""
+
+    name: str
+    """The record's name in the new run's scope."""
+    when: Template
+    """JSON: holds unless it is false, null, zero or empty."""
+    records: Keep
+    target: Template
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a subrequest is carried out when it is more than one call with nothing left to fill in.
+
+    One run per combination of the loops' elements; in each run the expressions one after another,
+    then the call, then its further pages. A subrequest without a target sends nothing: the value
+    of its last expression is its reply.
+    """
+
+    loops: tuple[Loop, ...] = ()
+    """Outer ones first."""
+    expressions: tuple[Expression, ...] = ()
+    paging: Paging | None = None
+    recurse: Recurse | None = None
+    keep: Keep | None = None
+    quiet: bool = False
+    """Its good replies are for others to read and not part of the answer."""
+    most_runs: int = 1000
+    most_kept: int = 4 << 20
+    """Bytes."""
 
 
 class Subrequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,12 +225,21 @@ class Subrequest(msgspec.Struct, frozen=True, kw_only=True):
     refusal: Failure | None = None
     """It is wrong in itself and this is its result: it is never sent, the others run."""
     needs: tuple[str, ...] = ()
-    """Names it depends on beyond what its templates read."""
+    """Names of those that must have ended well before it starts."""
+    reads: tuple[str, ...] = ()
+    """Names of those whose results its templates, loops and expressions read."""
+    recipe: Recipe | None = None
+    note: Any = None
+    """The dialect's own: what its renderer must know of it."""
 
     @property
     def plain(self) -> bool:
         """One call with nothing left to fill in: what SugarCRM's and Guidewire's all are."""
-        return type(self.target) is str and (self.body is None or type(self.body) is bytes)
+        return (
+            self.recipe is None
+            and type(self.target) is str
+            and (self.body is None or type(self.body) is bytes)
+        )
 
     @property
     def safe(self) -> bool:
