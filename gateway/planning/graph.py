@@ -125,22 +125,10 @@ def _sources(
     subrequest: Subrequest, names: dict[str, int], before: int
 ) -> tuple[tuple[str, int], ...]:
     """The earlier steps its templates read. A later or unknown name stays unresolved (D-A6)."""
-    if subrequest.plain:
+    if not subrequest.reads:
         return ()
-    found = ((name, names.get(name, before)) for name in _read(subrequest))
+    found = ((name, names.get(name, before)) for name in dict.fromkeys(subrequest.reads))
     return tuple((name, step) for name, step in found if step < before)
-
-
-def _read(subrequest: Subrequest) -> Iterator[str]:
-    """The names its templates read, each once."""
-    seen: set[str] = set()
-    for template in (subrequest.target, subrequest.body):
-        if template is None or isinstance(template, (str, bytes)):
-            continue
-        for name in template.reads:
-            if name not in seen:
-                seen.add(name)
-                yield name
 
 
 def _needs(subrequest: Subrequest, names: dict[str, int]) -> tuple[int, ...]:
@@ -158,7 +146,8 @@ def _needs(subrequest: Subrequest, names: dict[str, int]) -> tuple[int, ...]:
 def _graph(flat: list[Flat], names: dict[str, int]) -> Iterator[Step]:
     for index, (subrequest, parent, size) in enumerate(flat):
         needs = _needs(subrequest, names)
-        sources = tuple((name, names[name]) for name in _read(subrequest) if name in names)
+        read = dict.fromkeys(subrequest.reads)
+        sources = tuple((name, names[name]) for name in read if name in names)
         yield Step(
             index=index,
             subrequest=subrequest,
