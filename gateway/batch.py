@@ -88,6 +88,8 @@ class HeaderRules:
 
     never_inherited: frozenset[str] = frozenset()
     """Outer fields that no subrequest gets; lower case."""
+    also_inherited: frozenset[str] = frozenset()
+    """Outer fields that every subrequest gets although no other dialect's does; lower case."""
     credentials: frozenset[str] = frozenset()
     """Fields that identify the caller and so never mix: either all outer ones or all own ones."""
     precedence: Literal["outer", "own"] = "own"
@@ -115,6 +117,8 @@ class BulkCall:
     """The gateway's own public origins, `https://crm.example:443`: an absolute URL to one is rebased."""
     max_subrequests: int = 100
     max_depth: int = 64
+    header_policy: Any = None
+    """The operator's `headers.HeaderPolicy`, for the fields subrequests bring; None: no lists."""
 
 
 Scope = Mapping[str, Sequence[bytes]]
@@ -402,8 +406,11 @@ class Renderer(Protocol):
 class Dialect(Protocol):
     """One vendor's bulk format: how to parse the body, how to write the answer, and its rules."""
 
-    name: str
-    rules: HeaderRules
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rules(self) -> HeaderRules: ...
 
     def parse(self, bulk: BulkCall) -> Batch:
         """Raises `errors.Refused` for what makes the whole batch wrong."""
