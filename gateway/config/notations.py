@@ -6,14 +6,14 @@ so that documentation and defaults never disagree. `read` raises ValueError with
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from gateway.headers import TrustedProxies
+from gateway.target import Pattern
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """RFC 9110 5.6.2."""
@@ -92,6 +92,9 @@ class Rate(Notation):
         if value <= 0:
             raise ValueError("must be more than 0")
         return float(value)
+
+    def write(self, value: float) -> float | int:
+        return int(value) if value.is_integer() else value
 
     def schema(self) -> dict[str, Any]:
         return {"type": "number", "exclusiveMinimum": 0}
@@ -240,16 +243,24 @@ class BackendUrl(Notation):
         return f"{url.scheme}://{url.netloc}"
 
 
-class NetworkAddress(Notation):
-    """`10.0.0.0/8`, `::1`."""
+class PathPattern(Notation):
+    """`/rest/{version}/bulk`: a template of paths."""
 
-    def read(self, value: Any) -> Network:
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise expected("a path template such as /rest/{version}/bulk", value)
+        Pattern(value)
+        return value
+
+
+class Proxy(Notation):
+    """`10.0.0.0/8`, `::1`, or `unix` for whoever comes through a unix socket."""
+
+    def read(self, value: Any) -> str:
         try:
-            return ipaddress.ip_network(value if isinstance(value, str) else "")
+            TrustedProxies([value] if isinstance(value, str) else [""])
         except ValueError:
-            raise expected("an address or network such as 10.0.0.0/8", value) from None
-
-    def write(self, value: Network) -> str:
+            raise expected("a network such as 10.0.0.0/8, or unix", value) from None
         return str(value)
 
 
@@ -260,6 +271,3 @@ ORIGIN = Matching(
 )
 FILE_PATH = Matching("a file's path", re.compile(r".+"))
 PATH = Matching("a path that starts with /", re.compile(r"/[^\s?#]*"))
-TEMPLATE = Matching(
-    "a path template such as /rest/{version}/bulk", re.compile(r"(?:/|\{prefix\})[^\s?#]*")
-)

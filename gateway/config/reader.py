@@ -166,3 +166,7 @@ def is_required(field: dataclasses.Field[Any]) -> bool:
 def did_you_mean(name: str, known: Collection[str]) -> str:
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)

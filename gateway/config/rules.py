@@ -82,7 +82,10 @@ def _endpoints(settings: Settings) -> Iterator[Broken]:
     for n, endpoint in enumerate(settings.endpoints):
         first = seen.setdefault(endpoint.path, n)
         if first != n:
-            yield (f"endpoints[{n}].path",), f"never reached: endpoints[{first}] has the same path"
+            yield (
+                (f"endpoints[{n}].path", "endpoints"),
+                f"never reached: endpoints[{first}] has the same path",
+            )
     if not settings.endpoints and not settings.passthrough.enabled:
         yield (
             ("endpoints", "passthrough.enabled"),

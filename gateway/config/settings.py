@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from gateway.config import notations
-from gateway.config.notations import Count, Duration, Network, Rate, Share, Size
+from gateway.config.notations import Count, Duration, Rate, Share, Size
 
 KIB = 2**10
 MIB = 2**20
@@ -25,7 +25,7 @@ Several = Annotated[int, Count(1)]
 OrNone = Annotated[int, Count(0)]
 Address = Annotated[str, notations.Address()]
 FieldName = Annotated[str, notations.FIELD_NAME]
-PathTemplate = Annotated[str, notations.TEMPLATE]
+PathTemplate = Annotated[str, notations.PathPattern()]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Repeatable = Literal["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
 FilePath = Annotated[str, notations.FILE_PATH]
@@ -35,8 +35,8 @@ def setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-def required(help: str) -> Any:
-    return field(metadata={"help": help})
+def required(help: str, example: Any = None) -> Any:
+    return field(metadata={"help": help, "example": example})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Timeouts:
 
     connect: Seconds = setting(2.0, "to open a connection, TLS included")
     response: Seconds = setting(
-        15.0, "a subrequest from sent to last byte; pass-through until the answer's head"
+        15.0, "a subrequest from sent to last byte; pass-through until the head"
     )
     stall: Seconds = setting(60.0, "pass-through without a byte either way; not for event streams")
     idle: Seconds = setting(4.0, "close a kept-alive connection; keep it below the backend's own")
@@ -122,7 +122,7 @@ class Upstream:
         "http://127.0.0.1:8000", "http://host:port, https://host:port or unix:/path"
     )
     host: Annotated[str, notations.HOST_NAME] = setting(
-        "preserve", "Host it is asked by: preserve (the client's), upstream (the URL's) or a name"
+        "preserve", "Host it sees: preserve (the client's), upstream (the URL's) or a name"
     )
     connections: Several = setting(64, "most connections to it")
     waiting: OrNone = setting(256, "pass-through requests that wait for one, 1 s at most")
@@ -161,13 +161,14 @@ class Endpoint:
     """A path that takes bulk calls (POST), with its dialect's options beside these settings."""
 
     path: PathTemplate = required(
-        "{prefix}: zero or more segments; {version}: v10, v11_3; other names: one segment"
+        "{prefix}: any segments; {version}: v10, v11_3; {name}: one segment",
+        "/bulk",
     )
-    dialect: str = required("the format spoken there; its options stand beside it")
+    dialect: str = required("the format spoken there; its options stand beside it", "sugarcrm")
     width: Several | None = setting(None, "this endpoint's batch.width")
     flush: OwnFlush = OwnFlush()
     gate: bool | None = setting(
-        None, "turn a first answer 401 into an outer 401; null: as the dialect does"
+        None, "a first answer 401 becomes the whole one; null: as the dialect does"
     )
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"derived": True})
     """The dialect's own, checked; written beside `path` in the file."""
@@ -199,7 +200,7 @@ class Paths:
         ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), "only these methods"
     )
     encoded_slash: Literal["auto", "keep", "refuse"] = setting(
-        "auto", "an encoded / in a path: keep, refuse, or auto: refuse once a path rule is set"
+        "auto", "%2F in a path: keep, refuse, or auto: refuse if path rules are set"
     )
 
 
@@ -209,8 +210,9 @@ class HeaderLists:
 
     never_inherit: tuple[FieldName, ...] = setting((), "no subrequest gets them from the bulk call")
     never_from_subrequest: tuple[FieldName, ...] = setting((), "no subrequest may bring them")
-    trusted_proxies: tuple[Annotated[Network, notations.NetworkAddress()], ...] = setting(
-        (), "peers whose X-Forwarded-* and identity headers hold: addresses, networks"
+    odd_names: tuple[FieldName, ...] = setting((), "with _ or . in them, allowed all the same")
+    trusted_proxies: tuple[Annotated[str, notations.Proxy()], ...] = setting(
+        (), "peers believed about X-Forwarded-* and identity: networks, unix"
     )
 
 
@@ -232,8 +234,8 @@ class Limits:
 class RateLimit:
     """A token bucket per client; every subrequest takes a token, without one it is a 429."""
 
-    per_second: Annotated[float, Rate()] = required("tokens that come back each second")
-    burst: Several = required("tokens a client can save up")
+    per_second: Annotated[float, Rate()] = required("tokens that come back each second", 50.0)
+    burst: Several = required("tokens a client can save up", 200)
     key: FieldName = setting("address", "who a client is: address, or the name of a header")
 
 
@@ -254,7 +256,7 @@ class Client:
     write_stall: Seconds = setting(60.0, "without the client taking a byte of the answer")
     idle: Seconds = setting(75.0, "between two requests")
     gone_grace: SecondsOrZero = setting(
-        10.0, "for writes in flight when the client has gone; reads are closed at once"
+        10.0, "for writes in flight when it has gone; reads are closed at once"
     )
     connections: Several = setting(1024, "clients connected at a time; process-wide")
 
@@ -263,7 +265,9 @@ class Client:
 class Cors:
     """Cross-origin access to bulk endpoints; null leaves it to the backend."""
 
-    origins: tuple[Annotated[str, notations.ORIGIN], ...] = required("origins that may call, or *")
+    origins: tuple[Annotated[str, notations.ORIGIN], ...] = required(
+        "who may call; * for everybody", ("https://app.example",)
+    )
     headers: tuple[FieldName, ...] = setting((), "request headers they may send")
     credentials: bool = setting(False, "whether cookies and credentials may come along")
 
@@ -283,7 +287,7 @@ class Log:
     format: Literal["auto", "json", "console"] = setting("auto", "auto: console on a terminal")
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least level written")
     subrequests: Literal["failed", "all", "none"] = setting(
-        "failed", "which of them a bulk call's line lists; writes are always accounted for"
+        "failed", "which ones a bulk call's line lists: failed, all, none"
     )
     sample: Portion = setting(1.0, "of the lines about requests that went well")
 
@@ -304,7 +308,8 @@ class Settings:
         None, "in Via; null: bulk-gateway-<8 hex digits drawn at start>"
     )
     listen: tuple[Listener, ...] = setting(
-        (Listener(address="0.0.0.0:8080"),), "address, {address, tls: {cert, key}}, or a list"
+        (Listener(address="0.0.0.0:8080"),),
+        "an address, {address, tls: {cert, key}} or a list of them",
     )
     ops: Listener = setting(
         Listener(address="0.0.0.0:8081"), "/livez /readyz /metrics; never on the traffic port"
@@ -314,7 +319,9 @@ class Settings:
     )
     workers: Several = setting(1, "processes, each with its own event loop")
     upstream: Upstream = Upstream()
-    endpoints: tuple[Endpoint, ...] = setting(ENDPOINTS, "POST only, first match wins")
+    endpoints: tuple[Endpoint, ...] = setting(
+        ENDPOINTS, "which paths take bulk calls; POST only, first match wins"
+    )
     batch: Batch = Batch()
     routes: tuple[PathTemplate, ...] = setting(
         ("/rest/{version}/{module}/{id}",), "names for metric labels; anything else is _other"
@@ -322,10 +329,10 @@ class Settings:
     paths: Paths = Paths()
     headers: HeaderLists = HeaderLists()
     limits: Limits = Limits()
-    rate_limit: RateLimit | None = setting(None, "a token bucket per client; null: none")
+    rate_limit: RateLimit | None = setting(None, "a bucket of tokens per client; null: none")
     shed: Shed = Shed()
     client: Client = Client()
-    cors: Cors | None = setting(None, "on bulk endpoints; null leaves it to the backend")
+    cors: Cors | None = setting(None, "cross-origin access to bulk endpoints; null: the backend's")
     passthrough: PassThrough = PassThrough()
     log: Log = Log()
     drain: Drain = Drain()
