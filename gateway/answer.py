@@ -1,0 +1,299 @@
+"""The answer on the client's connection: its head as bytes, its contents, and how it is cut.
+
+aiohttp's StreamResponse adds a Content-Type, a Date and a Server that nobody sent, loses header
+bytes that are not UTF-8 and the Content-Length of a 304. So the head is written here, and what
+aiohttp's RequestHandler gets to see of an answer is no more than the three things it asks of one:
+`prepare`, `write_eof` and `keep_alive` (tests/test_answer.py watches that private seam).
+
+The rule it keeps: an answer that has begun either ends whole or is cut so that everybody on the
+way can see it. An end-delimited answer to an HTTP/1.0 client ends with its connection, and nginx
+at its defaults is such a client: a plain close would make a whole answer of half a one. Only a
+reset does not, so cutting is `SO_LINGER` zero and an abort. A Unix socket knows no reset; behind
+one, have the front end speak HTTP/1.1, where a missing last chunk tells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol, cast
+
+import orjson
+from aiohttp import web
+
+from gateway.batch import Failure, Headers, RawHeaders
+
+
+class Wire(Protocol):
+    """What an answer needs of the connection it is written to; `server.client.Client` is it."""
+
+    answer: ClientAnswer | None
+    """The answer to the request in hand, once there is one."""
+    leaving: bool
+    """The connection ends with the answer in hand."""
+    on_room: Callable[[], None] | None
+    """Called when a writer that was told to wait may go on."""
+
+    @property
+    def writing_paused(self) -> bool: ...
+
+    def invite(self) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        """Never blocks, never raises: what is written to a client that has left is dropped."""
+
+    async def room(self) -> None:
+        """Returns when the client has taken enough of what was written."""
+
+    async def linger(self) -> None:
+        """Stops writing and reads on for a while, so that no reset overtakes the answer."""
+
+    def cut(self) -> None:
+        """Ends the connection by a reset."""
+
+
+def wire(request: web.BaseRequest) -> Wire:
+    """The connection that a request came on."""
+    return cast(Wire, request.protocol)
+
+
+class BodyStalled(Exception):
+    """The client stopped sending its body; raised where that is read."""
+
+
+def invite(request: web.BaseRequest) -> None:
+    """Asks for the body that a client with `Expect: 100-continue` is holding back: to be called
+    before a body is first read, and not by who refuses the request without reading it."""
+    wire(request).invite()
+
+
+class ClientAnswer:
+    """One answer, whole or streamed. Contents go out as they come; the head goes with the first.
+
+    The caller gives the fields as they are to appear, without hop-by-hop ones; framing and
+    `Connection` are written here.
+    """
+
+    __slots__ = (
+        "_bare",
+        "_chunked",
+        "_content",
+        "_declared",
+        "_headers",
+        "_legacy",
+        "_reason",
+        "_wire",
+        "began",
+        "ended",
+        "keep_alive",
+        "lingers",
+        "status",
+    )
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        status: int,
+        headers: RawHeaders = (),
+        *,
+        reason: bytes | None = None,
+        declared: bool = False,
+    ) -> None:
+        """`reason` None: the usual phrase; `declared`: there is a Content-Length in the fields."""
+        self._wire = wire(request)
+        self._content = request.content
+        self._headers = headers
+        self._reason = reason
+        self._declared = declared
+        self._legacy = request.version < (1, 1)
+        self._bare = status in _BARE or status < 200 or request.method == "HEAD"
+        self._chunked = False
+        self.status = status
+        self.keep_alive = request.keep_alive
+        self.began = False
+        self.ended = False
+        self.lingers = False
+        self._wire.answer = self
+
+    def send(self, data: bytes = b"") -> None:
+        """Writes some of the contents; without any, the head alone goes out now."""
+        if not self.began:
+            self._wire.write(self._head(None) + self._framed(data))
+        elif data:
+            self._wire.write(self._framed(data))
+
+    async def write(self, data: bytes) -> None:
+        """Like `send`, and waits while the client is behind."""
+        self.send(data)
+        await self.room()
+
+    async def room(self) -> None:
+        """Waits while the client is behind."""
+        if self._wire.writing_paused:
+            await self._wire.room()
+
+    def finish(self, data: bytes = b"") -> ClientAnswer:
+        """Writes the rest. An answer that had not begun goes out whole, in one write."""
+        if not self.began:
+            self._wire.write(self._head(len(data)) + (b"" if self._bare else data))
+        else:
+            rest = self._framed(data) + (b"0\r\n\r\n" if self._chunked else b"")
+            if rest:
+                self._wire.write(rest)
+        self.ended = True
+        return self
+
+    def cut(self) -> None:
+        """Ends the answer so that nobody can take it for a whole one."""
+        self.ended = True
+        self.keep_alive = False
+        self._wire.cut()
+
+    def close(self) -> None:
+        """The connection is to end with this answer; to be said before it begins."""
+        self.keep_alive = False
+
+    @property
+    def bare(self) -> bool:
+        """It has no contents, whatever its fields say."""
+        return self._bare
+
+    def _framed(self, data: bytes) -> bytes:
+        if self._bare or not data:
+            return b""
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+
+    def _head(self, length: int | None) -> bytes:
+        """The head; `length` is that of the contents where all of them are at hand.
+
+        1. Contents that cannot be, or whose length is among the fields: nothing to add. An empty
+           answer to HEAD says nothing about length: what GET would bring is not known here.
+        2. All contents at hand: their length.
+        3. A stream on HTTP/1.1: chunked.
+        4. A stream on HTTP/1.0: it ends with the connection.
+        """
+        lines = [self._status_line(), *map(b": ".join, self._headers)]
+        bare = self._bare and not (length and self.status not in _BARE)
+        if not bare and not self._declared:
+            if length is not None:
+                lines.append(b"Content-Length: %d" % length)
+            elif not self._legacy:
+                self._chunked = True
+                lines.append(b"Transfer-Encoding: chunked")
+            else:
+                self.keep_alive = False
+        if self._wire.leaving or self._content.exception() is not None:
+            self.keep_alive = False
+        if self._legacy and self.keep_alive:
+            lines.append(b"Connection: keep-alive")
+        elif not self._legacy and not self.keep_alive:
+            lines.append(b"Connection: close")
+        head = joined(lines)
+        self.began = True
+        return head
+
+    def _status_line(self) -> bytes:
+        if self._reason is not None:
+            return b"HTTP/1.1 %d %b" % (self.status, self._reason)
+        return STATUS_LINES.get(self.status) or b"HTTP/1.1 %d " % self.status
+
+    # What aiohttp's RequestHandler.finish_response asks for.
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing: the head waits for the first contents."""
+
+    async def write_eof(self) -> None:
+        """The handler is done: an answer it left open is a mistake of ours, and is cut."""
+        if not self.ended:
+            self.cut()
+        elif self.lingers or not (self.keep_alive or self._content.is_eof()):
+            await self._wire.linger()
+
+
+_BARE = frozenset({204, 304})
+"""Statuses without contents (RFC 9112 6.3), beside 1xx and whatever answers HEAD."""
+
+STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+
+
+def joined(lines: list[bytes]) -> bytes:
+    """A head of these lines. Raises ValueError for a line that would break it."""
+    lines += (b"", b"")
+    head = b"\r\n".join(lines)
+    ends = len(lines) - 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+        raise ValueError("control byte in the head of an answer")
+    return head
+
+
+def encoded(headers: Headers) -> RawHeaders:
+    """Fields of our own making as bytes; bytes that came in as latin-1 go out as they came."""
+    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
+
+
+# --- answers of the gateway's own ----------------------------------------------------------------
+
+
+def problem(
+    request: web.BaseRequest, failure: Failure, headers: RawHeaders = (), *, close: bool = False
+) -> ClientAnswer:
+    """An error outside any dialect, as RFC 9457 has it; finished."""
+    answer = ClientAnswer(request, failure.code, (*_problem_fields(failure), *headers))
+    if close:
+        answer.close()
+    return answer.finish(problem_body(failure))
+
+
+def canned(failure: Failure) -> bytes:
+    """A whole problem answer for a connection that has no request, or none worth reading."""
+    body = problem_body(failure)
+    lines = [STATUS_LINES[failure.code], *map(b": ".join, _problem_fields(failure))]
+    lines += (b"Content-Length: %d" % len(body), b"Connection: close")
+    return joined(lines) + body
+
+
+def problem_body(failure: Failure) -> bytes:
+    return orjson.dumps(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(failure.code).phrase,
+            "status": failure.code,
+            "detail": failure.message or failure.details.replace("_", " "),
+            "error": failure.error,
+            "reason": failure.details,
+            "sent": failure.sent,
+        }
+    )
+
+
+def proxy_status(failure: Failure) -> bytes:
+    """The value of `Proxy-Status` (RFC 9209)."""
+    text = (
+        f'bulk-gateway; error={failure.error}; details="{failure.details}"; sent=?{failure.sent:d}'
+    )
+    return text.encode("ascii")
+
+
+def date() -> tuple[bytes, bytes]:
+    """The Date field, which RFC 9110 6.6.1 asks of whoever makes an answer."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, formatdate(now, usegmt=True).encode("ascii"))
+    return (b"Date", _date[1])
+
+
+_date = (0, b"")
+
+
+def _problem_fields(failure: Failure) -> Iterable[tuple[bytes, bytes]]:
+    yield b"Content-Type", b"application/problem+json"
+    yield date()
+    yield b"Proxy-Status", proxy_status(failure)
+    if failure.retry_after:
+        yield b"Retry-After", b"%d" % failure.retry_after

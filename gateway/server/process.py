@@ -1,0 +1,68 @@
+"""What a process settles before it serves: its event loop, its descriptors, its last words."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import traceback
+from typing import Any
+
+import structlog
+
+SPARE = 64
+"""Descriptors for listeners, logs, the operators, and what is on its way out."""
+QUIET = 1.0
+"""Seconds between two log lines about the same shortage."""
+
+log = structlog.get_logger(__name__)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where it is installed: faster, and its accept survives a lack of descriptors."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def raise_descriptor_limit() -> int:
+    """Raises the soft limit to the hard one; returns what holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 2**20
+
+
+def client_bound(wanted: int, descriptors: int, upstream: int) -> int:
+    """How many clients fit: `wanted`, unless the process would run out of descriptors before."""
+    fit = max(descriptors - upstream - SPARE, descriptors // 2)
+    if fit < wanted:
+        log.warning("descriptors_short", limit=descriptors, wanted=wanted, connections=fit)
+    return min(wanted, fit)
+
+
+class Complaints:
+    """The event loop's exception handler: what nobody caught, without the text of the exception,
+    which may be somebody's data. At EMFILE asyncio complains about every connection it cannot
+    accept, 372,685 times in five seconds: that is one line a second."""
+
+    def __init__(self) -> None:
+        self._said = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
+        if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+            if loop.time() - self._said >= QUIET:
+                self._said = loop.time()
+                log.error("descriptors_used_up")
+            return
+        error = type(exc).__name__
+        log.error("event_loop", message=context.get("message"), error=error, where=where(exc))
+
+
+def where(exc: BaseException | None) -> list[str]:
+    """Where it was raised, innermost last; not its text."""
+    frames = traceback.extract_tb(exc.__traceback__) if exc is not None else []
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-4:]]

@@ -1,0 +1,244 @@
+"""One process's service: its listeners, its clients, and how it ends.
+
+The drain, as Kubernetes needs it (DESIGN part 4). All of it lies within `drain.timeout`:
+
+1. Readiness falls at once. Until `drain.delay` is over balancers may still send requests: they are
+   served, each answer the last of its connection.
+2. The listeners close. Connections that are still open get 503 for what they ask.
+3. When nothing is in hand, idle connections, event streams and tunnels are closed: a clean end.
+4. At the end of the time, or at a second signal, whatever is left is cut: a forced one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from gateway.answer import ClientAnswer
+from gateway.config.settings import Settings
+from gateway.server import process
+from gateway.server.client import Clients, require_c_parser
+from gateway.server.listeners import RECHECK, Certificate, Door, bind, discard, listen
+
+PARTING = 1.0
+"""Seconds for closed connections to take their last bytes, and for cancelled handlers to end."""
+
+log = structlog.get_logger(__name__)
+
+
+class App(Protocol):
+    """What is served. `gateway.app.App` is it."""
+
+    ops: web.Application
+    """The operators' listener."""
+    idle: asyncio.Event
+    """Set while nothing is in flight towards the backend, whether or not a client waits for it."""
+
+    async def start(self) -> None: ...
+
+    async def handle(self, request: web.BaseRequest) -> ClientAnswer: ...
+
+    def ready(self) -> list[str]:
+        """Why no traffic should come; empty when it should."""
+
+    def drain(self, deadline: float) -> None:
+        """`ready` says so from now on, and everything in flight ends by `deadline` (loop time)."""
+
+    def shut(self) -> None:
+        """From now on a new request is answered 503, in its dialect's own shape."""
+
+    def reload(self) -> None:
+        """SIGHUP: the settings may have changed."""
+
+    async def close(self) -> None: ...
+
+
+class Worker:
+    """Serves an app on sockets that were bound before."""
+
+    def __init__(
+        self, app: App, settings: Settings, doors: Sequence[Door], ops: Sequence[Door] = ()
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.doors = doors
+        self.ops = ops
+        self.clients: Clients
+        self._servers: list[asyncio.Server] = []
+        self._certificates: list[Certificate] = []
+        self._operators: web.AppRunner | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._recheck: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Raises `CannotListen` for a certificate that cannot be read."""
+        settings = self.settings
+        descriptors = process.raise_descriptor_limit()
+        limit = settings.client.connections
+        limit = process.client_bound(limit, descriptors, settings.upstream.connections)
+        self.clients = Clients(self.app.handle, settings.client, limit)
+        await self.app.start()
+        await self._serve_operators()
+        for door in self.doors:
+            context = self._context(door)
+            self._servers.append(await listen(door, self.clients, context, settings.client.header))
+        self.clients.start()
+        self._watch_certificates()
+
+    def refresh(self) -> None:
+        """SIGHUP: certificates and settings may have changed."""
+        for certificate in self._certificates:
+            certificate.refresh()
+        self.app.reload()
+
+    async def drain(self, delay: float, within: float) -> bool:
+        """Ends the service; False when something in hand had to be cut."""
+        end = asyncio.get_running_loop().time() + within
+        self.clients.leaving = True
+        self.app.drain(end)
+        try:
+            async with asyncio.timeout_at(end) as self._limit:
+                await asyncio.sleep(delay)
+                self._shut()
+                await self.clients.quiet.wait()
+                await self.app.idle.wait()
+        except TimeoutError:
+            clean = False
+        else:
+            clean = True
+        finally:
+            self._limit = None
+        return clean
+
+    def hurry(self) -> None:
+        """A second signal: the drain's time is over."""
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def close(self) -> None:
+        """Closes what is left; what has not ended by now is cut."""
+        self._shut()
+        await self.clients.part(PARTING)
+        if self._recheck is not None:
+            self._recheck.cancel()
+        await self.app.close()
+        if self._operators is not None:
+            await self._operators.cleanup()
+        discard((*self.doors, *self.ops))
+
+    def _shut(self) -> None:
+        for server in self._servers:
+            server.close()
+        self.app.shut()
+
+    def _context(self, door: Door) -> ssl.SSLContext | None:
+        if door.tls is None:
+            return None
+        self._certificates.append(Certificate(door.tls))
+        return self._certificates[-1].context
+
+    def _watch_certificates(self) -> None:
+        for certificate in self._certificates:
+            certificate.refresh()
+        if self._certificates:
+            loop = asyncio.get_running_loop()
+            self._recheck = loop.call_later(RECHECK, self._watch_certificates)
+
+    async def _serve_operators(self) -> None:
+        """Not through `Clients`: an operator must get in when clients fill the house."""
+        if not self.ops:
+            return
+        self._operators = web.AppRunner(self.app.ops, access_log=None, shutdown_timeout=PARTING)
+        await self._operators.setup()
+        for door in self.ops:
+            context = self._context(door)
+            await web.SockSite(self._operators, door.sock, ssl_context=context).start()
+
+
+class Gateway:
+    """A gateway that runs in this process, for tests and the demo."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.addresses = [door.address for door in worker.doors]
+        self.address = self.addresses[0]
+        self.ops_address = worker.ops[0].address
+
+    async def stop(self, delay: float = 0.0, within: float = 1.0) -> bool:
+        clean = await self.worker.drain(delay, within)
+        await self.worker.close()
+        return clean
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, app: Callable[[Settings], App] | None = None
+) -> AsyncIterator[Gateway]:
+    """A gateway for the length of a block."""
+    worker = _worker(settings, app)
+    gateway = Gateway(worker)
+    await worker.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+def run(settings: Settings, app: Callable[[Settings], App] | None = None) -> int:
+    """Serves until a signal; 0 after a clean drain, 1 after a forced one.
+
+    Raises `CannotListen` before anything is served.
+    """
+    require_c_parser()
+    with asyncio.Runner(loop_factory=process.new_loop) as runner:
+        return runner.run(_run(settings, app))
+
+
+async def _run(settings: Settings, app: Callable[[Settings], App] | None) -> int:
+    worker = _worker(settings, app)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(process.Complaints())
+    asked = asyncio.Event()
+
+    def end() -> None:
+        if asked.is_set():
+            worker.hurry()
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, worker.refresh)
+    await worker.start()
+    log.info(
+        "serving", listen=[d.address for d in worker.doors], ops=[d.address for d in worker.ops]
+    )
+    await asked.wait()
+    log.info("draining")
+    clean = await worker.drain(settings.drain.delay, settings.drain.timeout)
+    await worker.close()
+    log.info("stopped", clean=clean)
+    return 0 if clean else 1
+
+
+def _worker(settings: Settings, app: Callable[[Settings], App] | None) -> Worker:
+    doors = [door for listener in settings.listen for door in bind(listener)]
+    try:
+        ops = bind(settings.ops)
+    except BaseException:
+        discard(doors)
+        raise
+    return Worker((app or _the_app)(settings), settings, doors, ops)
+
+
+def _the_app(settings: Settings) -> App:
+    # Late, so that a server around another app does not need every part of this one.
+    from gateway.app import App as TheApp
+
+    return TheApp(settings)
