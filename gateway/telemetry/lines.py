@@ -1,0 +1,158 @@
+"""What a log line is made of: the fields there are, their texts, and the way to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import orjson
+import structlog
+
+from gateway.batch import Part
+
+Event = structlog.typing.EventDict
+
+FIELDS = {
+    "id": "of the request; what the backend sees as X-Request-Id begins with it",
+    "trace_id": "of the trace that the request belongs to",
+    "dialect": "",
+    "endpoint": "the bulk endpoint's path template",
+    "client": "the peer's address",
+    "outcome": "how it ended",
+    "ok": "subrequests answered below 400",
+    "failed": "subrequests answered with 400 or more, or not at all",
+    "skipped": "subrequests that never ran",
+    "seconds": "from the whole request in to the last byte out",
+    "first_byte": "seconds until the answer's first byte",
+    "bytes_in": "of the request's body",
+    "bytes_out": "of the answer's body",
+    "writes_sent": "indexes of subrequests with an effect that may have reached the backend",
+    "writes_unsent": "indexes of those that did not",
+    "parts": "index:method:status:seconds:error of subrequests; status 000: no answer",
+    "parts_left_out": "subrequests that the list has no room for",
+    "reason": "why it was refused, or done",
+    "status": "HTTP status; 000: no answer",
+    "message": "what is wrong, and where",
+    "method": "",
+    "path": "as received; of the query only the names",
+    "error": "RFC 9209 error type, or the class of an exception",
+    "at": "where in the code, innermost first",
+    "logger": "the library that reports something",
+    "suppressed": "lines of this kind not written in the minute before",
+    "listen": "",
+    "ops": "",
+    "upstream": "",
+    "pid": "",
+    "worker": "",
+    "workers": "",
+    "version": "",
+    "file": "",
+    "mistakes": "what is wrong with new settings",
+    "signal": "",
+    "forced": "whether the end was a forced one",
+    "in_flight": "",
+}
+"""The fields there are, and what they mean. Others are left out and named in `unlisted`."""
+
+PARTS = 1000
+"""Subrequests listed in one line."""
+
+_TEXT_LIMIT = 300
+_OWN = frozenset({"parts", "writes_sent", "writes_unsent", "at"})
+"""Made by us alone: as long as they are, and clean."""
+
+
+def processors(console: bool, colors: bool) -> list[structlog.typing.Processor]:
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _listed,
+        *([_console(colors)] if console else [_json]),
+    ]
+
+
+def _listed(_: Any, __: str, event: Event) -> Event:
+    """Time, level and event first, then the fields of the list that have a value."""
+    line: Event = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    unlisted: list[str] = []
+    for name, value in event.items():
+        if name not in FIELDS:
+            unlisted.append(name)
+        elif isinstance(value, (int, float)):
+            line[name] = value
+        elif value is not None and value != "":
+            line[name] = value if name in _OWN else _clean(value)
+    if unlisted:
+        line["unlisted"] = unlisted
+    return line
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    text = str(value)[:_TEXT_LIMIT]
+    if text.isprintable():  # no control bytes, line separators or lone surrogates
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _json(_: Any, __: str, event: Event) -> bytes:
+    return orjson.dumps(event)
+
+
+def _console(colors: bool) -> structlog.typing.Processor:
+    render = structlog.dev.ConsoleRenderer(10, colors=colors, sort_keys=False)
+
+    def encoded(logger: Any, name: str, event: Event) -> bytes:
+        return render(logger, name, event).encode()
+
+    return encoded
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+def mask_query(target: str) -> str:
+    """`/a?token=secret&b=1` -> `/a?token=*&b=*`; `http://user:word@host/a` -> `/a`."""
+    path, mark, query = target.partition("?")
+    if "://" in path:
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    masked = [
+        f"{name}=*" if equals else name and "*"
+        for name, equals, _ in (pair.partition("=") for pair in query.split("&"))
+    ]
+    return path + mark + "&".join(masked)
+
+
+def ranges(indexes: Iterable[int]) -> str | None:
+    """`{0, 1, 2, 5}` -> `0-2 5`."""
+    found: list[list[int]] = []
+    for index in sorted(indexes):
+        if found and found[-1][1] == index - 1:
+            found[-1][1] = index
+        else:
+            found.append([index, index])
+    return " ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in found) or None
+
+
+def listed(parts: list[Part]) -> str | None:
+    """One string, since a list of objects would cost ten times as much a part."""
+    texts = [
+        f"{index}:{method}:{status or '000'}:{seconds:.3f}{error and ':' + error}"
+        for index, method, status, error, seconds in parts[:PARTS]
+    ]
+    return " ".join(texts) or None
+
+
+def places(trace: TracebackType | None) -> str | None:
+    found: list[str] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        found.append(f"{short(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return " < ".join(reversed(found[-8:])) or None
+
+
+def short(path: str) -> str:
+    return "/".join(path.rsplit("/", 2)[1:])

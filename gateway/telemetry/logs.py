@@ -1,0 +1,248 @@
+"""What happened, one line each: a batch, a refusal, a passed request, a fault of ours, a change of
+the process's state.
+
+A line holds only fields of `lines.FIELDS`, and no control bytes. Bodies, headers and the values of
+a query are never handed to this module. What a client can cause at will is written a hundred times
+a minute and then counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import structlog
+
+from gateway.batch import BatchRecord, PassRecord, RefusedRecord
+from gateway.telemetry import lines
+from gateway.telemetry.sink import Sink
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LINES_A_MINUTE = 100
+SILENCED = ("aiohttp.access", "aiohttp.client", "aiohttp.server", "aiohttp.web")
+"""They write bytes of requests, and tracebacks with them, for every malformed one."""
+
+
+class Throttle:
+    """At most so many lines of a kind in a minute."""
+
+    def __init__(self, limit: int = LINES_A_MINUTE, clock: Callable[[], float] = time.monotonic):
+        self.refused = 0
+        self._limit = limit
+        self._clock = clock
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def admit(self, kind: str) -> dict[str, int] | None:
+        """None: not this one. Else a field for it, if lines were suppressed before it."""
+        now = self._clock()
+        began, seen = self._windows.get(kind, (now, 0))
+        suppressed = 0
+        if now - began >= 60:
+            suppressed = max(0, seen - self._limit)
+            began, seen = now, 0
+        self._windows[kind] = (began, seen + 1)
+        if seen >= self._limit:
+            self.refused += 1
+            return None
+        return {"suppressed": suppressed} if suppressed else {}
+
+
+class Logs:
+    """The log of one process. Made after the fork, since its sink has a thread."""
+
+    def __init__(
+        self,
+        *,
+        format: Literal["auto", "json", "console"] = "auto",
+        level: str = "info",
+        subrequests: Literal["failed", "all", "none"] = "failed",
+        sample: float = 1.0,
+        fd: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.subrequests = subrequests
+        self.sample = sample
+        """The part of passed requests that went well which get a line."""
+        self._sampled = 0.0
+        self._sink = Sink(fd)
+        self._throttle = Throttle(clock=clock)
+        terminal = os.isatty(fd)
+        console = format == "console" or (format == "auto" and terminal)
+        self._processors = lines.processors(console, colors=terminal)
+        self._foreign = _Foreign(self)
+        self.set_level(level)
+
+    @property
+    def level(self) -> str:
+        return self._level
+
+    def set_level(self, level: str) -> None:
+        """Raises ValueError."""
+        if level not in LEVELS:
+            raise ValueError(f"expected one of {', '.join(LEVELS)}")
+        self._level = level
+        # structlog makes a class for each level, with empty methods below it.
+        self._log = structlog.wrap_logger(
+            self._sink,
+            processors=self._processors,
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        ).bind()
+
+    def dropped(self) -> Mapping[str, float]:
+        """Lines not written, by reason."""
+        return {
+            "queue_full": self._sink.queue_full,
+            "write_failed": self._sink.write_failed,
+            "rate": self._throttle.refused,
+        }
+
+    def take_over(self) -> None:
+        """What libraries log through the standard library comes here from now on."""
+        for name in SILENCED:
+            logging.getLogger(name).disabled = True
+        root = logging.getLogger()
+        root.addHandler(self._foreign)
+
+    def close(self) -> None:
+        logging.getLogger().removeHandler(self._foreign)
+        for name in SILENCED:
+            logging.getLogger(name).disabled = False
+        self._sink.close()
+
+    # --- the process -----------------------------------------------------------------------------
+
+    def info(self, event: str, **fields: object) -> None:
+        self._log.info(event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._log.warning(event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._log.error(event, **fields)
+
+    def bug(self, where: str, record: BatchRecord | None = None) -> None:
+        """The exception being handled: its class and its places. Its text may quote a client."""
+        admitted = self._throttle.admit("bug")
+        if admitted is not None:
+            kind, _, trace = sys.exc_info()
+            self._log.error(
+                "bug",
+                reason=where,
+                id=record.id if record else None,
+                error=kind.__name__ if kind else None,
+                at=lines.places(trace),
+                **admitted,
+            )
+
+    def wants(self, status: int) -> bool:
+        """Whether a batch's line lists a subrequest of this status."""
+        return self.subrequests == "all" or (status >= 400 and self.subrequests == "failed")
+
+    # --- what clients cause ----------------------------------------------------------------------
+
+    def batch(self, record: BatchRecord, outcome: str) -> None:
+        sent = set(record.writes_sent)
+        level = self._log.warning if outcome in ("cut", "deadline") else self._log.info
+        level(
+            "batch",
+            id=record.id,
+            trace_id=record.trace.id if record.trace else None,
+            dialect=record.dialect,
+            endpoint=record.endpoint,
+            client=record.client,
+            outcome=outcome,
+            ok=record.ok,
+            failed=record.failed,
+            skipped=record.skipped,
+            seconds=round(record.seconds, 6),
+            first_byte=None if record.first_byte is None else round(record.first_byte, 6),
+            bytes_in=record.bytes_in,
+            bytes_out=record.bytes_out,
+            writes_sent=lines.ranges(sent),
+            writes_unsent=lines.ranges(set(record.writes_unsent) - sent),
+            parts=lines.listed(record.parts),
+            parts_left_out=max(0, len(record.parts) - lines.PARTS) or None,
+        )
+
+    def refused(self, record: RefusedRecord) -> None:
+        admitted = self._throttle.admit("refused")
+        if admitted is not None:
+            self._log.info(
+                "refused",
+                id=record.id,
+                trace_id=record.trace.id if record.trace else None,
+                dialect=record.dialect,
+                endpoint=record.endpoint,
+                client=record.client,
+                reason=record.reason,
+                status=record.status,
+                message=record.message or None,
+                **admitted,
+            )
+
+    def passthrough(self, record: PassRecord) -> None:
+        admitted = self._admit_passed(record)
+        if admitted is None:
+            return
+        level = self._log.warning if record.error else self._log.info
+        level(
+            "request",
+            id=record.id,
+            trace_id=record.trace.id if record.trace else None,
+            client=record.client,
+            method=record.method,
+            path=lines.mask_query(record.target),
+            status=record.status or "000",
+            outcome=record.outcome,
+            error=record.error or None,
+            seconds=round(record.seconds, 6),
+            bytes_in=record.bytes_in,
+            bytes_out=record.bytes_out,
+            **admitted,
+        )
+
+    def malformed(self, status: int, reason: str, client: str = "") -> None:
+        """A request that is not one, answered by the server before anybody looked at it."""
+        admitted = self._throttle.admit("malformed")
+        if admitted is not None:
+            self._log.info("malformed", status=status, reason=reason, client=client, **admitted)
+
+    def library(self, record: logging.LogRecord) -> None:
+        admitted = self._throttle.admit(record.name)
+        if admitted is not None:
+            level = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+            kind = record.exc_info[0] if record.exc_info else None
+            level(
+                "library",
+                logger=record.name,
+                # Without arguments the text may be one that was already filled in.
+                message=str(record.msg) if record.args else None,
+                error=kind.__name__ if kind else None,
+                at=f"{lines.short(record.pathname)}:{record.lineno} {record.funcName}",
+                **admitted,
+            )
+
+    def _admit_passed(self, record: PassRecord) -> dict[str, int] | None:
+        if record.error or record.status >= 500:
+            return self._throttle.admit("request")
+        # Every so many, rather than at random: the share is exact and nothing is drawn.
+        self._sampled += self.sample
+        if self._sampled < 1:
+            return None
+        self._sampled -= 1
+        return {}
+
+
+class _Foreign(logging.Handler):
+    """The standard library's records, without their arguments."""
+
+    def __init__(self, logs: Logs) -> None:
+        super().__init__(logging.WARNING)
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logs.library(record)
