@@ -7,7 +7,7 @@ what came back, an `Outcome` how a step ended. Everything made once per subreque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NewType, Protocol
 
@@ -142,15 +142,15 @@ class Loop(Protocol):
     @property
     def text(self) -> str: ...
 
-    def scopes(self, scope: Scope) -> Sequence[Scope]:
+    def scopes(self, scope: Scope) -> Iterator[Scope]:
         """The scope of each run. Raises `errors.Unresolved`."""
 
 
 class Keep(Protocol):
     """What others read of a step's replies. Nothing else of a reply outlives its delivery."""
 
-    def pick(self, body: bytes) -> Sequence[bytes]:
-        """The JSON values to keep of one good reply, none when it is not JSON."""
+    def pick(self, reply: Reply) -> Sequence[bytes]:
+        """The JSON values to keep of one answer, none when there is nothing to be read in it."""
 
 
 class Expression(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,13 +177,13 @@ class Paging(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recurse(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that asks again, once for each of its records that a condition holds for."""
+    """A run that begets others: one for each of its records that a condition holds for."""
 
     name: str
     """The record's name in the new run's scope."""
-    when: Template
-    """JSON: holds unless it is false, null, zero or empty."""
     records: Keep
+    when: Template
+    """JSON; holds when it is `true`."""
     target: Template
 
 
@@ -368,7 +368,7 @@ class Outcome(msgspec.Struct):
     failure: Failure | None = None
     """Why it was skipped, refused or stopped."""
     value: Any = None
-    """What its dependents read of it; None when nobody does."""
+    """What its dependents read of it (`planning.expand.Kept`); None when nobody does."""
 
 
 # --- the seams -----------------------------------------------------------------------------------

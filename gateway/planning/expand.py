@@ -1,0 +1,426 @@
+"""A step becomes calls: one, or as many as its loops, pages and records ask for.
+
+A plain step is one `Call`, made by `call`. Any other is carried out by an `Expansion`, which says
+what to send, is told what came back, and hands the replies on in the step's own order: run by run,
+page by page, whatever the order in which they came. It is a value that changes under synchronous
+calls; who sends, evaluates and waits is `execution`.
+
+It knows nothing of any format. What it fills in, loops over and keeps are the protocols of
+`batch.Recipe`; a dialect brings the objects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import msgspec
+
+from gateway import headers
+from gateway.batch import (
+    Call,
+    Evaluate,
+    Failure,
+    HeaderRules,
+    Headers,
+    Outcome,
+    Paging,
+    Recipe,
+    Reply,
+    Scope,
+    Step,
+    Template,
+    Trace,
+    failed,
+)
+from gateway.errors import BadTarget, Unresolved
+from gateway.target import normalise, segment
+from gateway.templates import values
+
+Work = Call | Evaluate
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all calls of one batch share."""
+
+    batch_id: str
+    headers: Headers
+    """Inherited, then managed."""
+    rules: HeaderRules
+    idempotency_key: str | None = None
+    trace: Trace | None = None
+
+
+class Kept(msgspec.Struct):
+    """What a step's dependents read of it."""
+
+    values: list[bytes]
+    size: int = 0
+    full: bool = False
+    """There was more than may be kept, so nobody may go by what there is."""
+
+
+# --- one call ------------------------------------------------------------------------------------
+
+
+def call(step: Step, context: Context) -> Call:
+    """The call of a plain step."""
+    target, body = step.subrequest.target, step.subrequest.body
+    assert isinstance(target, str)
+    assert body is None or isinstance(body, bytes)
+    return _call(step, context, target, body, "0", 0)
+
+
+def _call(
+    step: Step, context: Context, target: str, body: bytes | None, run: str, page: int
+) -> Call:
+    own = step.subrequest.headers
+    further = f".{page}" if page else ""
+    number = f"{step.index}.{run}{further}" if further or run != "0" else str(step.index)
+    return Call(
+        step.subrequest.method,
+        target,
+        headers.merge(context.headers, own, context.rules) if own else context.headers,
+        body,
+        f"{context.batch_id}.{number}",
+        _extra(
+            own, body, context, f"{step.index}-{run}{further}" if context.rules.runs else number
+        ),
+        step.index,
+    )
+
+
+def _extra(own: Headers, body: bytes | None, context: Context, key: str) -> Headers:
+    """Fields of this call alone. They stay out of the common ones, whose bytes are made once."""
+    extra = headers.body_type(own) if body is not None else ()
+    if context.idempotency_key and headers.first(own, "idempotency-key") is None:
+        extra += (("Idempotency-Key", f"{context.idempotency_key}-{key}"),)
+    if context.trace is not None:
+        extra += (("traceparent", context.trace.header()),)
+    return extra
+
+
+# --- many calls ----------------------------------------------------------------------------------
+
+_PLAIN = Recipe()
+_PAGES = 1 << 20
+"""More than the pages of any run: `place` sorts calls by run, then page."""
+_OVERHEAD = 64
+"""What a kept value costs beyond its bytes."""
+
+
+class _Run:
+    """One round of a step: what it reads, and how far it has come."""
+
+    __slots__ = ("body", "cursor", "done", "heirs", "label", "pages", "place", "records",
+                 "replies", "scope", "target", "wanted", "worked_out")  # fmt: skip
+
+    def __init__(self, label: str, place: int, scope: Scope, wanted: str | Template) -> None:
+        self.label = label
+        """`3`, or `3-1` for the second run that run 3 begot."""
+        self.place = place
+        self.scope = scope
+        self.wanted = wanted
+        """Its target, perhaps still to be filled in."""
+        self.target = ""
+        self.body: bytes | None = None
+        self.worked_out = 0
+        """How many of its expressions have a value."""
+        self.pages = 0
+        self.records = 0
+        self.cursor = ""
+        self.replies: deque[Reply] = deque()
+        """Not handed on yet."""
+        self.heirs: list[Scope] = []
+        self.done = False
+
+
+def start(step: Step, context: Context, outcomes: Mapping[int, Outcome]) -> Expansion:
+    """A step that is not plain. What it reads has ended, and how is in `outcomes`."""
+    scope: dict[str, Sequence[bytes]] = {}
+    full = False
+    for name, source in step.sources:
+        kept = outcomes[source].value if source in outcomes else None
+        scope[name] = kept.values if isinstance(kept, Kept) else ()
+        full = full or (isinstance(kept, Kept) and kept.full)
+    return Expansion(step, context, scope, full)
+
+
+class Expansion:
+    """One step that is not plain, being carried out."""
+
+    def __init__(self, step: Step, context: Context, scope: Scope, full: bool = False) -> None:
+        self._step = step
+        self._where = step.subrequest.where
+        self._target = step.subrequest.target
+        self._recipe = step.subrequest.recipe or _PLAIN
+        self._context = context
+        self._scope = scope
+        self._full = full
+        self._runs: list[_Run] = []
+        self._ended = 0
+        self._turn = 0
+        self._replies = 0
+        self._good = 0
+        self._failure: Failure | None = None
+        self._failed = False
+        self._kept = Kept([]) if self._recipe.keep is not None else None
+        self._let_go = 0
+
+    # --- what execution asks ---------------------------------------------------------------------
+
+    def begin(self) -> Sequence[Work]:
+        """What is to be done first."""
+        try:
+            scopes = self._scopes()
+        except Unresolved as why:
+            return self._never(_unresolved(why))
+        if len(scopes) > self._recipe.most_runs:
+            return self._never(self._too_many())
+        self._runs = [
+            _Run(str(number), number * _PAGES, scope, self._target)
+            for number, scope in enumerate(scopes)
+        ]
+        return [work for run in self._runs for work in self._advance(run)]
+
+    def took(self, work: Work, reply: Reply) -> Sequence[Work]:
+        """This was done; what is to be done next."""
+        run: _Run = work.tag
+        if isinstance(work, Evaluate):
+            return self._evaluated(run, reply)
+        self._replies += 1
+        return self._answered(run, reply)
+
+    def deliver(self) -> Iterator[Reply]:
+        """Replies that are next in the step's order and were not handed on yet."""
+        while self._turn < len(self._runs):
+            run = self._runs[self._turn]
+            while run.replies:
+                yield run.replies.popleft()
+            if not run.done:
+                return
+            self._turn += 1
+
+    def shed(self) -> int:
+        """Bytes of replies that came since the last time and will never be delivered."""
+        let_go, self._let_go = self._let_go, 0
+        return let_go
+
+    @property
+    def done(self) -> bool:
+        return self._ended == len(self._runs)
+
+    def outcome(self) -> Outcome:
+        """It failed if something went wrong and nothing went well."""
+        bad = self._failed and not self._good
+        return Outcome(bad, self._replies, self._failure if bad else None, self._kept)
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    def _scopes(self) -> list[Scope]:
+        """One scope per run, or one more than there may be. Raises Unresolved."""
+        if self._full:
+            raise Unresolved(f"{self._where}: what it reads is more than may be kept")
+        scopes = [self._scope]
+        for loop in self._recipe.loops:
+            inner = (scope for outer in scopes for scope in loop.scopes(outer))
+            scopes = list(islice(inner, self._recipe.most_runs + 1))
+            if len(scopes) > self._recipe.most_runs:
+                break
+        return scopes
+
+    def _advance(self, run: _Run) -> Sequence[Work]:
+        """The next thing a run needs."""
+        try:
+            if run.worked_out < len(self._recipe.expressions):
+                return [self._evaluate(run)]
+            self._fill(run)
+        except Unresolved as why:
+            return self._stop(run, _unresolved(why))
+        except BadTarget as bad:
+            return self._stop(run, _misled(self._where, bad))
+        return [self._call(run, run.target, 0)]
+
+    def _evaluate(self, run: _Run) -> Evaluate:
+        expression = self._recipe.expressions[run.worked_out]
+        context = expression.context.fill(run.scope).encode()
+        return Evaluate(expression.text, context, self._step.index, run.place, run)
+
+    def _fill(self, run: _Run) -> None:
+        target, body = run.wanted, self._step.subrequest.body
+        run.target = target if isinstance(target, str) else normalise(target.fill(run.scope))
+        run.body = (
+            body if body is None or isinstance(body, bytes) else body.fill(run.scope).encode()
+        )
+
+    def _call(self, run: _Run, target: str, page: int) -> Call:
+        made = _call(self._step, self._context, target, run.body, run.label, page)
+        made.place = run.place + page
+        made.tag = run
+        return made
+
+    # --- what comes back -------------------------------------------------------------------------
+
+    def _evaluated(self, run: _Run, reply: Reply) -> Sequence[Work]:
+        if reply.failed:
+            self._fail(run, reply)
+            return self._end(run)
+        name = self._recipe.expressions[run.worked_out].name
+        run.worked_out += 1
+        if run.worked_out == len(self._recipe.expressions) and not self._target:
+            self._keep(reply)
+            self._give(run, reply)
+            return self._end(run)
+        self._let_go += len(reply.body)
+        run.scope = {**run.scope, name: (reply.body,)}
+        return self._advance(run)
+
+    def _answered(self, run: _Run, reply: Reply) -> Sequence[Work]:
+        if reply.failure is None:
+            self._keep(reply)
+        if reply.failed:
+            self._fail(run, reply)
+            return self._end(run)
+        if self._recipe.paging is not None:
+            return self._paged(run, reply, self._recipe.paging)
+        self._give(run, reply)
+        return self._end(run)
+
+    def _paged(self, run: _Run, reply: Reply, paging: Paging) -> Sequence[Work]:
+        page = values.document(reply.body)
+        if page is None:
+            self._let_go += len(reply.body)
+            return self._halt(run, 502, "not_json", "a page is not JSON")
+        self._give(run, reply)
+        self._beget(run, reply)
+        run.pages += 1
+        run.records += _count(page, paging.records)
+        cursor = _cursor(page, paging.cursor)
+        return self._next_page(run, cursor, paging) if cursor else self._end(run)
+
+    def _next_page(self, run: _Run, cursor: str, paging: Paging) -> Sequence[Work]:
+        """1 the list goes round in circles, 2 and 3 it is too long, 4 its next page."""
+        if cursor == run.cursor:
+            return self._halt(run, 502, "cursor_repeats", "a page names itself as the next one")
+        if run.pages >= paging.most_pages:
+            return self._halt(run, 413, "too_many_pages", f"stopped after {run.pages} pages")
+        if run.records >= paging.most_records:
+            return self._halt(run, 413, "too_many_records", f"stopped after {run.records} records")
+        run.cursor = cursor
+        try:
+            target = normalise(_with(run.target, paging.parameter, cursor))
+        except BadTarget as bad:
+            return self._stop(run, _misled(self._where, bad))
+        return [self._call(run, target, run.pages)]
+
+    def _beget(self, run: _Run, reply: Reply) -> None:
+        recurse = self._recipe.recurse
+        if recurse is None:
+            return
+        for record in recurse.records.pick(reply):
+            scope = {**run.scope, recurse.name: (record,)}
+            if recurse.when.fill(scope) == "true":
+                run.heirs.append(scope)
+
+    # --- how a run goes on -----------------------------------------------------------------------
+
+    def _give(self, run: _Run, reply: Reply) -> None:
+        self._good += 1
+        if self._recipe.quiet:
+            self._let_go += len(reply.body)
+        else:
+            run.replies.append(reply)
+
+    def _fail(self, run: _Run, reply: Reply) -> None:
+        self._failed = True
+        self._failure = self._failure or reply.failure
+        run.replies.append(reply)
+
+    def _stop(self, run: _Run, failure: Failure) -> Sequence[Work]:
+        """A run that cannot go on, and a result that says why."""
+        self._fail(run, failed(failure))
+        return self._end(run)
+
+    def _never(self, failure: Failure) -> Sequence[Work]:
+        """Not one run can begin."""
+        self._runs = [_Run("0", 0, self._scope, self._target)]
+        return self._stop(self._runs[0], failure)
+
+    def _halt(self, run: _Run, status: int, slug: str, what: str) -> Sequence[Work]:
+        message = f"{self._where}: {what}"
+        failure = Failure("proxy_internal_response", slug, True, status, message)
+        return self._stop(run, failure)
+
+    def _end(self, run: _Run) -> Sequence[Work]:
+        """A run is over. Those it begot come right after it, so that timing decides nothing."""
+        run.done = True
+        self._ended += 1
+        scopes, run.heirs = run.heirs, []
+        if not scopes or self._recipe.recurse is None:
+            return ()
+        if len(self._runs) + len(scopes) > self._recipe.most_runs:
+            self._fail(run, failed(self._too_many()))
+            return ()
+        target = self._recipe.recurse.target
+        heirs = [
+            _Run(f"{run.label}-{number}", run.place, scope, target)
+            for number, scope in enumerate(scopes)
+        ]
+        after = self._runs.index(run) + 1
+        self._runs[after:after] = heirs
+        return [work for heir in heirs for work in self._advance(heir)]
+
+    def _too_many(self) -> Failure:
+        message = f"{self._where}: more than {self._recipe.most_runs} runs"
+        return Failure("proxy_internal_response", "too_many_runs", status=413, message=message)
+
+    def _keep(self, reply: Reply) -> None:
+        kept, keep = self._kept, self._recipe.keep
+        if kept is None or keep is None or kept.full:
+            return
+        for value in keep.pick(reply):
+            kept.size += len(value) + _OVERHEAD
+            kept.values.append(value)
+        if kept.size > self._recipe.most_kept:
+            kept.full = True
+            kept.values.clear()
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def _count(page: bytes, where: Sequence[str]) -> int:
+    records = page if values.kind(page) == "array" else values.at(page, where)
+    if records is None or values.kind(records) != "array":
+        return 0
+    return len(values.items(records))
+
+
+def _cursor(page: bytes, where: Sequence[str]) -> str:
+    """Empty: this was the last page."""
+    cursor = values.at(page, where)
+    if cursor is None or values.kind(cursor) not in ("string", "number"):
+        return ""
+    return values.text(cursor)
+
+
+def _with(target: str, name: str, value: str) -> str:
+    """The target with this query parameter, and no other of its name."""
+    path, _, query = target.partition("?")
+    others = [pair for pair in query.split("&") if pair and pair.partition("=")[0] != name]
+    return f"{path}?{'&'.join([*others, f'{name}={segment(value)}'])}"
+
+
+# --- results made here ---------------------------------------------------------------------------
+
+
+def _unresolved(why: Unresolved) -> Failure:
+    return Failure("proxy_internal_response", "unresolved_reference", message=why.message)
+
+
+def _misled(where: str, bad: BadTarget) -> Failure:
+    """A value led the target where it must not go."""
+    return Failure("http_request_error", bad.slug, message=f"{where}: {bad.message}")
