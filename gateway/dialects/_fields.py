@@ -1,0 +1,110 @@
+"""A subrequest's own header fields, in the forms clients write them.
+
+    {"Accept": "application/json", "X-Limit": 5}                 a map
+    [{"name": "Accept", "value": "application/json"}]            a list of items
+    ["Accept: application/json"]                                 a list of lines
+
+Numbers become text as they are written, null means absent, everything else is refused. One
+spelling is read once per batch: clients tend to repeat the same fields in every entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+from msgspec import Raw
+
+from gateway import bodies, headers
+from gateway.batch import BulkCall, Header, Headers, Where
+from gateway.errors import BadHeader, Refused
+from gateway.headers import HeaderPolicy
+
+Form = Callable[[bytes, Where], Iterator[Header]]
+"""JSON -> pairs. Raises `Refused` for what is of no form it knows."""
+
+
+_NO_LISTS = HeaderPolicy()
+
+
+_NO_LISTS = HeaderPolicy()
+
+
+class OwnFields:
+    """The own fields of a batch's subrequests, checked and cleaned."""
+
+    def __init__(self, form: Form, bulk: BulkCall) -> None:
+        self._form = form
+        self._policy: HeaderPolicy = bulk.header_policy or _NO_LISTS
+        self._known: dict[bytes, Headers] = {}
+
+    def __call__(self, raw: Raw, where: Where) -> Headers:
+        spelling = bytes(raw)
+        fields = self._known.get(spelling)
+        if fields is None:
+            fields = self._known[spelling] = self._read(spelling, f"{where}.headers")
+        return fields
+
+    def _read(self, spelling: bytes, where: Where) -> Headers:
+        if spelling == b"null":
+            return ()
+        try:
+            return headers.own(self._form(spelling, where), self._policy)
+        except BadHeader as bad:
+            raise Refused("bad_shape", f"{where}: {bad.message}") from None
+
+
+# --- forms ---------------------------------------------------------------------------------------
+
+
+class Item(msgspec.Struct):
+    """One field of a list."""
+
+    name: str
+    value: Raw
+
+
+def items(spelling: bytes, where: Where) -> Iterator[Header]:
+    """A list of {name, value}."""
+    for index, item in enumerate(bodies.decode(spelling, list[Item], where)):
+        yield from _pair(item.name, item.value, f"{where}[{index}].value")
+
+
+def any_form(spelling: bytes, where: Where) -> Iterator[Header]:
+    """A map, a list of items or of lines, or both mixed."""
+    if spelling.startswith(b"{"):
+        fields = bodies.decode(spelling, dict[str, Raw], where)
+        _refuse_duplicates(spelling, fields, where)
+        for name, value in fields.items():
+            yield from _pair(name, value, where)
+        return
+    for index, element in enumerate(bodies.decode(spelling, list[Raw], where)):
+        yield from _element(bytes(element), f"{where}[{index}]")
+
+
+def _refuse_duplicates(spelling: bytes, names: Iterable[str], where: Where) -> None:
+    try:
+        bodies.refuse_duplicates(spelling, dict.fromkeys(names, 1))
+    except Refused as refused:
+        raise Refused(refused.reason, f"{where}: {refused.message}") from None
+
+
+def _element(element: bytes, where: Where) -> Iterator[Header]:
+    if not element.startswith(b'"'):
+        item = bodies.decode(element, Item, where)
+        yield from _pair(item.name, item.value, f"{where}.value")
+        return
+    name, colon, value = bodies.decode(element, str, where).partition(":")
+    if not colon:
+        raise Refused("bad_shape", f"{where}: expected a name, a colon and a value")
+    yield name, value.strip(" \t")
+
+
+def _pair(name: str, value: Raw, where: Where) -> Iterator[Header]:
+    text = bytes(value)
+    if text.startswith(b'"'):
+        yield name, msgspec.json.decode(text, type=str)
+    elif text[:1] in b"-0123456789":
+        yield name, text.decode()
+    elif text != b"null":
+        raise Refused("bad_shape", f"{where}: expected a text or a number")

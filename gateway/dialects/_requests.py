@@ -1,0 +1,47 @@
+"""Pieces that parsers share: methods, optional members, and how a place is named."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Raw, UnsetType
+
+from gateway import target
+from gateway.batch import Where
+from gateway.errors import Refused
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_SPELLINGS = {spelling: name for name in _METHODS for spelling in (name, name.lower())}
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
+
+
+def method(text: str, where: Where) -> str:
+    """A method in upper case. Which ones may run is for the operator's rules to say."""
+    known = _SPELLINGS.get(text)
+    if known is not None:
+        return known
+    if _TOKEN.fullmatch(text) is None:
+        raise Refused("bad_shape", f"{where}.method: not a method")
+    return text.upper()
+
+
+def given(raw: Raw | UnsetType) -> bytes | None:
+    """The bytes of an optional member; null means absent."""
+    if isinstance(raw, UnsetType):
+        return None
+    data = bytes(raw)
+    return None if data == b"null" else data
+
+
+def member(where: Where, key: str, index: int) -> Where:
+    """The place of a map's member: its key if that is fit for a message, else its number."""
+    return f"{where}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{where}[{index}]"
+
+
+def check_prefix(prefix: str | None) -> None:
+    """An operator's prefix must be what it will be when it is sent. Raises ValueError."""
+    if not prefix:
+        return
+    if prefix.endswith("/") or "?" in prefix or target.normalise(prefix) != prefix:
+        raise ValueError("prefix: expected a path in normal form, without a slash at its end")
