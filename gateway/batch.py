@@ -341,6 +341,8 @@ class Reply(msgspec.Struct):
     seconds: float = 0.0
     """From sent to last byte."""
     call: Call | None = None
+    held: int = 0
+    """Bytes it is charged for in its lane, head included; given back by `Lane.release`."""
 
     @property
     def failed(self) -> bool:

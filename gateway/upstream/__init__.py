@@ -1,0 +1,9 @@
+"""The backend: the only room that opens connections (DESIGN part 9)."""
+
+from gateway.upstream.exchange import Exchange, Sink
+from gateway.upstream.lane import Lane, Taker, Verdict
+from gateway.upstream.origin import Origin
+from gateway.upstream.pool import Pool
+from gateway.upstream.wire import CHUNKED
+
+__all__ = ["CHUNKED", "Exchange", "Lane", "Origin", "Pool", "Sink", "Taker", "Verdict"]

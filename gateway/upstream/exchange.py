@@ -1,0 +1,186 @@
+"""A passed-through request: one call whose body and answer are streamed.
+
+It takes its turn as a lane of its own. Both directions are held up by whoever is slower: `drain`
+waits for the backend, `pause` makes the backend wait for the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.batch import Call, Reply
+from gateway.upstream import wire
+from gateway.upstream.lane import Lane
+
+if TYPE_CHECKING:
+    from gateway.batch import Failure
+    from gateway.upstream.connection import Connection
+    from gateway.upstream.pool import Pool
+
+
+class Sink(Protocol):
+    """Where an answer is streamed to."""
+
+    def received(self, head: Reply | None, data: bytes, last: bool) -> None:
+        """What one read brought: the head the first time, then pieces of the body as they are on
+        the wire but for their framing. An answer that came in one read is one such call. After a
+        head of 101 `data` is whatever the backend says, up to its end."""
+
+    def failed(self, failure: Failure) -> None:
+        """It ends here, before the head or in the middle of the body. Nothing comes after."""
+
+
+class Exchange:
+    __slots__ = (
+        "_connection",
+        "_left",
+        "_over",
+        "_sink",
+        "_tunnel",
+        "_waiter",
+        "_writable",
+        "call",
+        "lane",
+        "opened",
+        "upgrade",
+        "upload",
+        "uploaded",
+    )
+
+    def __init__(
+        self, pool: Pool, call: Call, sink: Sink, upload: int | None, upgrade: bool
+    ) -> None:
+        self.call = call
+        self.upload = upload
+        self.upgrade = upgrade
+        self.uploaded = not upload
+        """The request has been written to its end."""
+        self.lane = Lane(pool, self, self)
+        self.opened = monotonic()
+        self._sink = sink
+        self._left = upload or 0
+        self._connection: Connection | None = None
+        self._writable = False
+        self._tunnel = False
+        self._over = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- the owner's side ------------------------------------------------------------------------
+
+    async def drain(self) -> bool:
+        """Waits until the backend takes more. False: the answer is over, more is of no use."""
+        while not (self._writable or self._over):
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return not self._over
+
+    def write(self, data: bytes) -> None:
+        """A piece of the request's body, after `drain` said yes; in a tunnel, of anything."""
+        connection = self._connection
+        if connection is None or self._over or not data:
+            return
+        connection.touched = True
+        if self._tunnel:
+            connection.transport.write(data)
+        elif self.upload == wire.CHUNKED:
+            connection.transport.writelines(wire.chunk(data))
+        elif len(data) > self._left:
+            # One byte more would be read as the next request.
+            connection.fail("http_request_error", "longer_than_its_length")
+        else:
+            self._left -= len(data)
+            connection.transport.write(data)
+
+    def write_eof(self) -> None:
+        """The request's body is complete; in a tunnel, the client has said its last word."""
+        connection = self._connection
+        if connection is None or self._over:
+            return
+        if self._tunnel:
+            if connection.transport.can_write_eof():
+                connection.transport.write_eof()
+            else:
+                connection.transport.close()
+            return
+        if self.uploaded:
+            return
+        if self.upload == wire.CHUNKED:
+            connection.transport.write(wire.LAST_CHUNK)
+        elif self._left:
+            connection.fail("http_request_error", "shorter_than_its_length")
+            return
+        self.uploaded = True
+        connection.awaits_head()
+
+    def pause(self) -> None:
+        """The client is slow: stop reading."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume()
+
+    def abort(self) -> None:
+        """The client is gone: the backend's connection is closed at once, and nobody is told."""
+        self._end()
+        self.lane.close()
+
+    # --- the connection's side -------------------------------------------------------------------
+
+    def began(self, connection: Connection) -> None:
+        self._connection = connection
+        if self.uploaded:
+            connection.awaits_head()
+        else:
+            connection.deadline = monotonic() + self.lane.pool.timeouts.stall
+        self.writable(True)
+
+    def writable(self, yes: bool) -> None:
+        self._writable = yes
+        if yes:
+            self._wake()
+
+    def received(self, head: Reply | None, data: bytes) -> None:
+        connection = self._connection
+        if head is not None and connection is not None:
+            self._tunnel = head.status == 101
+            if self._tunnel or _endless(head):
+                connection.deadline = inf
+                self.lane.pool.detach(connection)
+            else:
+                connection.deadline = monotonic() + self.lane.pool.timeouts.stall
+        self._sink.received(head, data, last=False)
+
+    def ended(self, head: Reply | None, data: bytes) -> None:
+        self._end()
+        self._sink.received(head, data, last=True)
+
+    def replied(self, call: Call, reply: Reply) -> None:
+        """`Taker`: streamed, only failures come this way."""
+        self._end()
+        if reply.failure is not None:
+            self._sink.failed(reply.failure)
+
+    def urgent(self, call: Call) -> bool:
+        return True
+
+    def _end(self) -> None:
+        self._over = True
+        self._connection = None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _endless(head: Reply) -> bool:
+    """Server-sent events: silence is no sign of trouble."""
+    return (head.header(b"content-type") or b"").lower().startswith(b"text/event-stream")

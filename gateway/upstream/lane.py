@@ -1,0 +1,104 @@
+"""A lane is one owner's place at the pool: a batch's, or one passed-through request's.
+
+Calls wait in their lane, and lanes take turns. What a lane's answers hold in memory is counted
+here and in the pool's `Memory`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.batch import Call, Failure, Headers, Reply
+from gateway.upstream import wire
+
+if TYPE_CHECKING:
+    from gateway.upstream.exchange import Exchange
+    from gateway.upstream.pool import Pool
+
+Verdict = Callable[[Call], Failure | None]
+"""What becomes of an outstanding call: it ends now with this failure, or (None) runs on."""
+
+_HEADS: Final = 8
+
+
+class Taker(Protocol):
+    """Who owns a lane."""
+
+    def replied(self, call: Call, reply: Reply) -> None:
+        """A call has ended, well or not: told exactly once per submitted call.
+
+        Told from the event loop's callbacks or from within `Lane.stop`, never from within
+        `Lane.submit`. `reply.held` bytes stay counted until they are given to `Lane.release`.
+        """
+
+    def urgent(self, call: Call) -> bool:
+        """Whether the batch cannot go on without this call: it is next in order, or what is next
+        waits for it. Asked only when memory is short; `Lane.reconsider` has it asked again."""
+
+
+class Lane:
+    __slots__ = ("_heads", "exchange", "held", "over", "pool", "queued", "taker", "waiting")
+
+    def __init__(self, pool: Pool, taker: Taker, exchange: Exchange | None = None) -> None:
+        self.pool = pool
+        self.taker = taker
+        self.exchange = exchange
+        """Set when answers are streamed to it instead of being collected."""
+        self.waiting: deque[Call] = deque()
+        self.queued = False
+        """It stands among the pool's turns."""
+        self.held = 0
+        """Bytes of memory it is charged for."""
+        self.over = False
+        """It holds more than its own budget."""
+        self._heads: dict[int, tuple[Headers, str]] = {}
+
+    def submit(self, call: Call) -> None:
+        """Offers a call. It is sent when its turn comes; there is no bound on the wait but `stop`.
+
+        The owner bounds what it offers: a batch has at most `width` calls submitted."""
+        self.pool.submit(self, call)
+
+    def stop(self, verdict: Verdict) -> None:
+        """Asks about every outstanding call and ends those that get a failure, replies included.
+
+        What `verdict` says of `sent` is overruled by what is known."""
+        self.pool.stop(self, verdict)
+
+    def close(self) -> None:
+        """The owner is done: what is outstanding is dropped without a reply, what is held freed."""
+        self.pool.close_lane(self)
+
+    # --- memory ----------------------------------------------------------------------------------
+
+    def hold(self, size: int) -> None:
+        """Charges the lane for bytes its owner keeps: the bulk call's own body."""
+        self.pool.memory.hold(self, size)
+
+    def release(self, size: int) -> None:
+        """Frees what `hold` or a reply's `held` charged."""
+        self.pool.memory.release(self, size)
+
+    @property
+    def over_budget(self) -> bool:
+        """Only urgent calls are read at the moment."""
+        return self.over or self.pool.memory.over
+
+    def reconsider(self) -> None:
+        """Which of its calls are urgent has changed."""
+        if self.over_budget:
+            self.pool.memory.apply()
+
+    # --- heads -----------------------------------------------------------------------------------
+
+    def common(self, headers: Headers) -> str:
+        """`headers` encoded, once per tuple: most calls of a batch share one, so identity will do.
+        The tuple is kept beside its text, for its id to stay its own."""
+        known = self._heads.get(id(headers))
+        if known is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            known = self._heads[id(headers)] = (headers, wire.encode(headers))
+        return known[1]

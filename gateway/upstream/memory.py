@@ -1,0 +1,78 @@
+"""What answers hold in memory, and who may go on reading when it is too much (DESIGN part 4).
+
+Over a lane's budget all its calls but the urgent ones are no longer read; over the pool's, all but
+those of the oldest lane that has an urgent one in flight. Somebody is always read, so nothing locks
+up; everybody else waits in the kernel's socket buffers, so the bound is real. A lane or the pool
+stays `over` until it is well below its budget: pausing costs a system call per connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.upstream.connection import Connection
+    from gateway.upstream.lane import Lane
+
+
+class Memory:
+    def __init__(
+        self, connections: Iterable[Connection], lane_budget: int, pool_budget: int
+    ) -> None:
+        self.held = 0
+        """Bytes all lanes are charged for together."""
+        self.over = False
+        self.lanes: dict[Lane, None] = {}
+        """Batches, oldest first. Streams are held up by their own readers instead."""
+        self._connections = connections
+        self._lane_budget = lane_budget
+        self._pool_budget = pool_budget
+
+    def hold(self, lane: Lane, size: int) -> None:
+        lane.held += size
+        self.held += size
+        if lane.held > self._lane_budget or self.held > self._pool_budget:
+            self._weigh(lane)
+
+    def release(self, lane: Lane, size: int) -> None:
+        lane.held -= size
+        self.held -= size
+        if lane.over or self.over:
+            self._weigh(lane)
+
+    def leave(self, lane: Lane) -> None:
+        """The lane is closed; whatever it still held goes with it."""
+        self.lanes.pop(lane, None)
+        self.held -= lane.held
+        lane.held = 0
+        if lane.over or self.over:
+            self._weigh(lane)
+
+    def _weigh(self, lane: Lane) -> None:
+        before = lane.over, self.over
+        lane.over = _over(lane.held, self._lane_budget, lane.over)
+        self.over = _over(self.held, self._pool_budget, self.over)
+        if before != (lane.over, self.over):
+            self.apply()
+
+    def apply(self) -> None:
+        """Pauses and resumes connections so that only those are read that may be."""
+        busy = [c for c in self._connections if c.lane in self.lanes]
+        urgent = {c for c in busy if c.lane and c.call and c.lane.taker.urgent(c.call)}
+        served = {c.lane for c in urgent}
+        oldest = next((lane for lane in self.lanes if lane in served), None)
+        for connection in busy:
+            lane = connection.lane
+            if self.over:
+                read = lane is oldest and connection in urgent
+            else:
+                read = not (lane and lane.over) or connection in urgent
+            if read:
+                connection.resume()
+            else:
+                connection.pause()
+
+
+def _over(held: int, budget: int, was: bool) -> bool:
+    return held > (budget * 3 // 4 if was else budget)

@@ -1,0 +1,419 @@
+"""The connections to the backend, and whose turn it is on them.
+
+Calls wait in lanes, lanes take turns, one call each. A connection that has finished a call takes
+the next turn within the same callback. New connections are made only while calls wait. One sweeper
+looks at all clocks a few times a second, so that no call needs a timer, a task or a future.
+
+Owners are told from here and may answer with anything: submit, stop, close. While one of them is
+being told (`_telling`), calls are only queued; they are sent when it has returned. So nothing here
+is ever entered in the middle of its own work, and a thousand failures in a row are no recursion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from gateway.batch import Call, Failure, Reply, failed
+from gateway.config import Limits, Upstream
+from gateway.upstream import wire
+from gateway.upstream.connection import Connection
+from gateway.upstream.exchange import Exchange, Sink
+from gateway.upstream.lane import Lane, Taker, Verdict
+from gateway.upstream.memory import Memory
+from gateway.upstream.origin import Origin
+from gateway.upstream.retry import RetryBudget
+
+TICK: Final = 0.1
+"""Seconds between two looks at the clocks."""
+PATIENCE: Final = 1.0
+"""Seconds that a passed-through request waits for a connection."""
+REST: Final = 1.0
+"""Seconds without new connections after one failed while others live: the backend has its fill."""
+REPLAYABLE: Final = 64 * 1024
+"""The largest body that is sent twice."""
+
+_RETRIED_CONNECTS = frozenset(
+    {"connection_refused", "destination_unavailable", "connection_timeout"}
+)
+
+
+class Pool:
+    def __init__(self, upstream: Upstream, limits: Limits) -> None:
+        self.origin = Origin(upstream)
+        self.timeouts = upstream.timeouts
+        self.response_bytes = limits.response_bytes
+        self.connections: set[Connection] = set()
+        """Live ones that count against the limit: busy and idle."""
+        self.detached: set[Connection] = set()
+        """Tunnels and event streams. They last as long as their clients like, and those are bounded
+        elsewhere; if they counted, a few dozen browsers would leave no connection for anybody."""
+        self.idle: list[Connection] = []
+        """Most recently used last, and used first: the others may then grow old and go."""
+        self.connecting = 0
+        self.waiting = 0
+        """Calls without a connection."""
+        self.calls = 0
+        """Calls handed to a connection, ever."""
+        self.connects: Counter[str] = Counter()
+        """By result: `ok`, or the failure's type."""
+        self.retries: Counter[str] = Counter()
+        """By reason: `connect`, `closed`."""
+        self.memory = Memory(self.connections, limits.batch_buffer_bytes, limits.buffer_bytes)
+
+        self._limit = upstream.connections
+        self._most_streams_waiting = upstream.waiting
+        self._retry_methods = frozenset(upstream.retry.methods)
+        self._budget = RetryBudget(upstream.retry.budget)
+        self._turns: deque[Lane] = deque()
+        """Lanes with waiting calls, next one first."""
+        self._again: deque[tuple[Lane, Call]] = deque()
+        """Calls being retried, each of which needs a connection that never carried one."""
+        self._telling = 0
+        self._rest_until = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def lane(self, taker: Taker) -> Lane:
+        """A place for a batch, whose answers are collected. Close it."""
+        lane = Lane(self, taker)
+        self.memory.lanes[lane] = None
+        return lane
+
+    def open(
+        self, call: Call, sink: Sink, *, upload: int | None = None, upgrade: bool = False
+    ) -> Exchange:
+        """A call whose answer is streamed to `sink`.
+
+        `upload` is the length of a body that will be written to the exchange, or `wire.CHUNKED`;
+        None: the request is complete, with `call.body`. `upgrade`: a 101 is acceptable."""
+        exchange = Exchange(self, call, sink, upload, upgrade)
+        if self._full() and self._streams_waiting() >= self._most_streams_waiting:
+            self._loop.call_soon(exchange.replied, call, failed(_NO_TURN, call))
+        else:
+            exchange.lane.submit(call)
+        return exchange
+
+    async def close(self) -> None:
+        """Ends everything without a word to anybody. Close or stop the lanes before."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in (*self.connections, *self.detached):
+            connection.abort()
+        await asyncio.sleep(0)  # transports close in the loop's next round
+
+    @property
+    def busy(self) -> int:
+        """Connections that carry a call: what is in flight."""
+        return len(self.connections) - len(self.idle)
+
+    # --- a lane's side ---------------------------------------------------------------------------
+
+    def submit(self, lane: Lane, call: Call) -> None:
+        lane.waiting.append(call)
+        self.waiting += 1
+        if not lane.queued:
+            lane.queued = True
+            self._turns.append(lane)
+        if not self._telling:
+            self._dispatch()
+
+    def stop(self, lane: Lane, verdict: Verdict) -> None:
+        ended = self._withdraw(lane, verdict)
+        for connection in (*self.connections, *self.detached):
+            if connection.lane is lane and (call := connection.call) is not None:
+                failure = verdict(call)
+                if failure is not None:
+                    self._drop(connection)
+                    ended.append((call, failure))
+        for call, failure in ended:
+            self._tell(lane, call, failure)
+        self._dispatch()
+
+    def close_lane(self, lane: Lane) -> None:
+        self._withdraw(lane, lambda call: _CLOSED)
+        for connection in (*self.connections, *self.detached):
+            if connection.lane is lane:
+                self._drop(connection)
+        self.memory.leave(lane)
+        self._dispatch()
+
+    def _withdraw(self, lane: Lane, verdict: Verdict) -> list[tuple[Call, Failure]]:
+        """Takes back those of the lane's calls that have no connection, as the verdict says."""
+        ended = []
+
+        def stays(call: Call) -> bool:
+            failure = verdict(call)
+            if failure is not None:
+                ended.append((call, failure))
+            return failure is None
+
+        waiting = [call for call in lane.waiting if stays(call)]
+        self.waiting -= len(lane.waiting) - len(waiting)
+        lane.waiting = deque(waiting)
+        if lane.queued and not waiting:
+            lane.queued = False
+            self._turns.remove(lane)
+        self._again = deque(pair for pair in self._again if pair[0] is not lane or stays(pair[1]))
+        return ended
+
+    def _drop(self, connection: Connection) -> None:
+        connection.abort()
+        self._forget(connection)
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Gives waiting calls to idle connections, and sees that there are enough."""
+        if self._telling:
+            return
+        while self._turns and self.idle:
+            connection = self.idle.pop()
+            if connection.alive and not connection.readable():
+                self._serve(connection)
+            else:
+                self._drop(connection)
+        if self.waiting or self._again:
+            self._grow()
+
+    def _serve(self, connection: Connection) -> None:
+        lane, call = self._next()
+        self._start(connection, lane, call)
+
+    def _next(self) -> tuple[Lane, Call]:
+        lane = self._turns.popleft()
+        call = lane.waiting.popleft()
+        self.waiting -= 1
+        if lane.waiting:
+            self._turns.append(lane)
+        else:
+            lane.queued = False
+        return lane, call
+
+    def _start(self, connection: Connection, lane: Lane, call: Call) -> None:
+        length = len(call.body) if call.body else None
+        if lane.exchange is not None and lane.exchange.upload is not None:
+            length = lane.exchange.upload
+        try:
+            head = wire.head(call, lane.common(call.headers), length)
+        except ValueError:
+            # Checked before, so this is a bug of ours. Told later: we may be inside `submit`.
+            self.idle.append(connection)
+            self._loop.call_soon(self._tell_and_go_on, lane, call, _BAD_HEAD)
+            return
+        self.calls += 1
+        connection.start(lane, call, head)
+        if lane.over_budget:
+            self.memory.apply()
+
+    def finished(
+        self, connection: Connection, lane: Lane, call: Call, reply: Reply, keep: bool
+    ) -> None:
+        """A connection has a whole answer."""
+        self._reply(lane, call, reply)
+        self.released(connection, keep)
+
+    def released(self, connection: Connection, keep: bool) -> None:
+        """A connection has no call any more, and takes the next turn if it can."""
+        if not (keep and connection.alive) or self._aged(connection):
+            self._retire(connection)
+        elif not self._turns:
+            connection.idle_since = monotonic()
+            self.idle.append(connection)
+        elif self._turns[0].waiting[0].safe or not connection.readable():
+            # Safe and so soon after an answer it is spared the system call: at worst, a retry.
+            self._serve(connection)
+        else:
+            self._drop(connection)
+        if self.waiting or self._again:
+            self._dispatch()
+        if self.memory.over:
+            self.memory.apply()
+
+    def failed(
+        self, connection: Connection, lane: Lane, call: Call, failure: Failure, answered: bool
+    ) -> None:
+        """A connection is lost, and with it its call."""
+        self._forget(connection)
+        if (
+            failure.error == "connection_terminated"
+            and not answered
+            and connection.exchanges > 1
+            and call.method in self._retry_methods
+            and self._may_retry(lane, call, "closed")
+        ):
+            self._again.append((lane, call))
+        else:
+            self._tell(lane, call, failure)
+        self._dispatch()
+
+    def gone(self, connection: Connection) -> None:
+        """A transport has closed."""
+        if connection in self.connections or connection in self.detached:
+            self._forget(connection)
+            self._dispatch()
+
+    def detach(self, connection: Connection) -> None:
+        """What it carries may last for ever: it no longer counts."""
+        self.connections.discard(connection)
+        self.detached.add(connection)
+        self._dispatch()
+
+    def _retire(self, connection: Connection) -> None:
+        if connection.alive:
+            connection.close()
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self.detached.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def _aged(self, connection: Connection) -> bool:
+        return connection.started - connection.born > self.timeouts.age
+
+    # --- new connections -------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        """A connection for each waiting call that none is being made for, within the limit."""
+        if self.connections and not self._again and monotonic() < self._rest_until:
+            return
+        wanted = self.waiting + len(self._again) - self.connecting
+        room = self._limit - len(self.connections) - self.connecting
+        for _ in range(min(wanted, room)):
+            self.connecting += 1
+            task = self._loop.create_task(self._connect())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(TICK, self._sweep)
+
+    async def _connect(self) -> None:
+        try:
+            result = await self.origin.connect(lambda: Connection(self))
+        finally:
+            self.connecting -= 1
+        if isinstance(result, Connection) and not result.alive:
+            result = Failure("http_protocol_error", "spoke_first")
+        if isinstance(result, Failure):
+            self._not_connected(result)
+        else:
+            self._connected(result)
+
+    def _connected(self, connection: Connection) -> None:
+        self.connects["ok"] += 1
+        self.connections.add(connection)
+        if self._again:
+            self._start(connection, *self._again.popleft())
+        elif self._turns:
+            self._serve(connection)
+        else:
+            self.idle.append(connection)
+        self._dispatch()
+
+    def _not_connected(self, failure: Failure) -> None:
+        """One attempt less. It costs one call its life, unless something else can carry that.
+
+        1. A retried call that has no other attempt coming: it fails.
+        2. A call that waits, and no connection lives: it fails or is retried.
+        3. Otherwise live connections will get to the calls that wait.
+        """
+        self.connects[failure.error] += 1
+        if len(self._again) > self.connecting:
+            self._tell(*self._again.popleft(), failure)
+        elif self.connections:
+            self._rest_until = monotonic() + REST
+        elif self.waiting > self.connecting - len(self._again):
+            lane, call = self._next()
+            if failure.error in _RETRIED_CONNECTS and self._may_retry(lane, call, "connect"):
+                self._again.append((lane, call))
+            else:
+                self._tell(lane, call, failure)
+        self._dispatch()
+
+    def _may_retry(self, lane: Lane, call: Call, reason: str) -> bool:
+        """What holds for every retry (DESIGN part 4); if it may be, it is counted as done."""
+        small = call.body is None or len(call.body) <= REPLAYABLE
+        streamed = lane.exchange is not None and lane.exchange.upload is not None
+        if call.fresh or streamed or not small or not self._budget.spend(monotonic(), self.calls):
+            return False
+        call.fresh = True
+        self.retries[reason] += 1
+        return True
+
+    # --- telling owners --------------------------------------------------------------------------
+
+    def _tell(self, lane: Lane, call: Call, failure: Failure) -> None:
+        if failure.sent != call.sent:
+            failure = msgspec.structs.replace(failure, sent=call.sent)
+        reply = failed(failure, call)
+        if call.began:
+            reply.seconds = monotonic() - call.began
+        self._reply(lane, call, reply)
+
+    def _tell_and_go_on(self, lane: Lane, call: Call, failure: Failure) -> None:
+        self._tell(lane, call, failure)
+        self._dispatch()
+
+    def _reply(self, lane: Lane, call: Call, reply: Reply) -> None:
+        self._telling += 1
+        try:
+            lane.taker.replied(call, reply)
+        except Exception as error:
+            # One batch's bug: raised from a transport's callback it would end somebody else's call.
+            self._loop.call_exception_handler({"message": "a reply's owner", "exception": error})
+        finally:
+            self._telling -= 1
+
+    # --- clocks ----------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        now = monotonic()
+        self._budget.sample(now, self.calls)
+        for connection in (*self.connections, *self.detached):
+            self._look_at(connection, now)
+        self._give_up_turns(now)
+        if self.connections or self.detached or self.connecting or self.waiting or self._again:
+            self._sweeper = self._loop.call_later(TICK, self._sweep)
+        else:
+            self._sweeper = None
+
+    def _look_at(self, connection: Connection, now: float) -> None:
+        if connection.lane is None:
+            idle = now - connection.idle_since
+            if idle > self.timeouts.idle or now - connection.born > self.timeouts.age:
+                self._retire(connection)
+        elif connection.paused:
+            pass  # its time stands still
+        elif connection.touched:
+            connection.touched = False
+            connection.deadline = max(connection.deadline, now + self.timeouts.stall)
+        elif now >= connection.deadline:
+            connection.fail("http_response_timeout", "backend_timeout")
+
+    def _give_up_turns(self, now: float) -> None:
+        """Streams that waited too long. While a connection is being made it may be theirs."""
+        since = now - PATIENCE - (self.timeouts.connect if self.connecting else 0.0)
+        for lane in tuple(self._turns):
+            if lane.exchange is not None and lane.exchange.opened < since:
+                self.stop(lane, lambda call: _NO_TURN)
+
+    def _full(self) -> bool:
+        return not self.idle and len(self.connections) + self.connecting >= self._limit
+
+    def _streams_waiting(self) -> int:
+        return sum(lane.exchange is not None for lane in self._turns)
+
+
+_CLOSED = Failure("proxy_internal_response", "closed")
+_BAD_HEAD = Failure("proxy_internal_error", "bad_head")
+_NO_TURN = Failure("connection_limit_reached", "no_connection", retry_after=1)
