@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from gateway.batch import BatchRecord, PassRecord, RefusedRecord
 from gateway.telemetry import lines
@@ -213,7 +214,7 @@ def test_a_bug_is_logged_with_its_places_and_without_its_text(journal: Open) -> 
         "render",
         "b1",
     )
-    assert line["at"].startswith("tests/test_logs.py:")
+    assert line["where"][-1].startswith("tests/test_logs.py:")
 
 
 def test_a_library_is_heard_without_what_it_quotes(journal: Open) -> None:
@@ -229,7 +230,7 @@ def test_a_library_is_heard_without_what_it_quotes(journal: Open) -> None:
     assert (warned["level"], warned["message"]) == ("warning", "cannot reach %s")
     assert "message" not in failed
     assert failed["logger"] == "some.library"
-    assert failed["at"].startswith("tests/test_logs.py:")
+    assert failed["where"][0].startswith("tests/test_logs.py:")
 
 
 def test_the_loggers_of_aiohttp_are_silent_until_the_log_closes(journal: Open) -> None:
@@ -238,6 +239,19 @@ def test_the_loggers_of_aiohttp_are_silent_until_the_log_closes(journal: Open) -
     logging.getLogger("aiohttp.server").error("Error handling request %s", SECRET)
     assert log.text() == ""
     assert not logging.getLogger("aiohttp.server").disabled
+
+
+def test_others_log_through_structlog_at_the_level_in_force(journal: Open) -> None:
+    other = structlog.get_logger("elsewhere")
+    log = journal(level="warning")
+    log.logs.take_over()
+    other.info("one")
+    log.logs.set_level("info")
+    other.info("two", worker=3)
+    log.logs.close()
+    (line,) = log.lines()
+    assert (line["event"], line["worker"]) == ("two", 3)
+    assert not structlog.is_configured()
 
 
 # --- how many ------------------------------------------------------------------------------------

@@ -37,21 +37,24 @@ FIELDS = {
     "method": "",
     "path": "as received; of the query only the names",
     "error": "RFC 9209 error type, or the class of an exception",
-    "at": "where in the code, innermost first",
+    "where": "places in the code, innermost last",
     "logger": "the library that reports something",
     "suppressed": "lines of this kind not written in the minute before",
-    "listen": "",
-    "ops": "",
+    "listen": "addresses for clients",
+    "ops": "addresses for operators",
     "upstream": "",
     "pid": "",
     "worker": "",
     "workers": "",
     "version": "",
-    "file": "",
+    "file": "of settings",
+    "cert": "file of a certificate",
     "mistakes": "what is wrong with new settings",
     "signal": "",
-    "forced": "whether the end was a forced one",
-    "in_flight": "",
+    "clean": "whether everything ended before the process did",
+    "limit": "of file descriptors",
+    "wanted": "connections that the settings ask for",
+    "connections": "that there can be",
 }
 """The fields there are, and what they mean. Others are left out and named in `unlisted`."""
 
@@ -59,7 +62,7 @@ PARTS = 1000
 """Subrequests listed in one line."""
 
 _TEXT_LIMIT = 300
-_OWN = frozenset({"parts", "writes_sent", "writes_unsent", "at"})
+_OWN = frozenset({"parts", "writes_sent", "writes_unsent"})
 """Made by us alone: as long as they are, and clean."""
 
 
@@ -145,13 +148,14 @@ def listed(parts: list[Part]) -> str | None:
     return " ".join(texts) or None
 
 
-def places(trace: TracebackType | None) -> str | None:
+def places(trace: TracebackType | None) -> list[str]:
+    """Where an exception came from, innermost last."""
     found: list[str] = []
     while trace is not None:
         code = trace.tb_frame.f_code
         found.append(f"{short(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
-    return " < ".join(reversed(found[-8:])) or None
+    return found[-8:]
 
 
 def short(path: str) -> str:

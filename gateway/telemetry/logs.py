@@ -74,6 +74,7 @@ class Logs:
         console = format == "console" or (format == "auto" and terminal)
         self._processors = lines.processors(console, colors=terminal)
         self._foreign = _Foreign(self)
+        self._in_charge = False
         self.set_level(level)
 
     @property
@@ -86,11 +87,12 @@ class Logs:
             raise ValueError(f"expected one of {', '.join(LEVELS)}")
         self._level = level
         # structlog makes a class for each level, with empty methods below it.
+        self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
         self._log = structlog.wrap_logger(
-            self._sink,
-            processors=self._processors,
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            self._sink, processors=self._processors, wrapper_class=self._wrapper
         ).bind()
+        if self._in_charge:
+            self._configure()
 
     def dropped(self) -> Mapping[str, float]:
         """Lines not written, by reason."""
@@ -101,17 +103,29 @@ class Logs:
         }
 
     def take_over(self) -> None:
-        """What libraries log through the standard library comes here from now on."""
+        """What is logged through structlog or the standard library comes here from now on."""
+        self._in_charge = True
+        self._configure()
         for name in SILENCED:
             logging.getLogger(name).disabled = True
-        root = logging.getLogger()
-        root.addHandler(self._foreign)
+        logging.getLogger().addHandler(self._foreign)
 
     def close(self) -> None:
-        logging.getLogger().removeHandler(self._foreign)
-        for name in SILENCED:
-            logging.getLogger(name).disabled = False
+        """Last of all: the lines of others who close are to be written too."""
+        if self._in_charge:
+            self._in_charge = False
+            structlog.reset_defaults()
+            for name in SILENCED:
+                logging.getLogger(name).disabled = False
+            logging.getLogger().removeHandler(self._foreign)
         self._sink.close()
+
+    def _configure(self) -> None:
+        structlog.configure(
+            processors=self._processors,
+            wrapper_class=self._wrapper,
+            logger_factory=lambda *_: self._sink,
+        )
 
     # --- the process -----------------------------------------------------------------------------
 
@@ -134,7 +148,7 @@ class Logs:
                 reason=where,
                 id=record.id if record else None,
                 error=kind.__name__ if kind else None,
-                at=lines.places(trace),
+                where=lines.places(trace),
                 **admitted,
             )
 
@@ -222,7 +236,7 @@ class Logs:
                 # Without arguments the text may be one that was already filled in.
                 message=str(record.msg) if record.args else None,
                 error=kind.__name__ if kind else None,
-                at=f"{lines.short(record.pathname)}:{record.lineno} {record.funcName}",
+                where=[f"{lines.short(record.pathname)}:{record.lineno} {record.funcName}"],
                 **admitted,
             )
 
