@@ -31,6 +31,7 @@ LAYERS = [
     "app",
     "server",
     "workers",
+    "terminal",
     "demo",
     "cli",
     "__main__",

@@ -1,6 +1,7 @@
 """Settings: declared once in `settings`, read from a file, the environment and flags by `load`."""
 
 from gateway.config.loading import load, parse
+from gateway.config.reader import did_you_mean
 from gateway.config.settings import (
     Batch,
     Client,
@@ -51,6 +52,7 @@ __all__ = [
     "Timeouts",
     "Upstream",
     "UpstreamTls",
+    "did_you_mean",
     "load",
     "parse",
 ]

@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from gateway.config.notations import expected
+from gateway.config.notations import shown
 from gateway.config.reader import BAD, Reader, did_you_mean, fields_of
 from gateway.config.rules import broken
 from gateway.config.settings import Endpoint, Settings
@@ -20,6 +20,7 @@ from gateway.config.source import (
     from_flags,
     laid_over,
 )
+from gateway.dialects import DIALECTS
 
 
 def load(
@@ -58,13 +59,13 @@ def parse(
     if settings is not BAD:
         mistakes += _combinations(settings, reader, name)
     if mistakes:
-        raise ConfigErrors(sorted(set(mistakes), key=_position))
+        raise ConfigErrors(sorted(mistakes, key=_position))
     return settings
 
 
-def _position(mistake: Mistake) -> tuple[str, int, str]:
+def _position(mistake: Mistake) -> tuple[str, int]:
     place, _, line = mistake.place.rpartition(":")
-    return (place, int(line), "") if line.isdigit() else (mistake.place, 0, mistake.setting)
+    return (place, int(line)) if line.isdigit() else (mistake.place, 0)
 
 
 def _combinations(settings: Settings, reader: Reader, name: str) -> list[Mistake]:
@@ -86,14 +87,11 @@ def _endpoint(reader: Reader, entries: dict[str, Node], node: Node, path: str) -
 
 
 def _options(reader: Reader, entries: dict[str, Node], node: Node, path: str) -> Any:
-    from gateway.dialects import DIALECTS
-
     name = entries["dialect"].value if "dialect" in entries else None
     if not isinstance(name, str):
         return BAD  # told already
     if name not in DIALECTS:
-        wanted = expected(f"one of {', '.join(DIALECTS)}", name)
-        message = f"{wanted}{did_you_mean(name, DIALECTS)}"
+        message = f"no dialect is called {shown(name)}{did_you_mean(name, DIALECTS)}"
         return reader.wrong(entries["dialect"], f"{path}.dialect", message)
     dialect = DIALECTS[name]
     rest = {key: child for key, child in entries.items() if key not in fields_of(Endpoint)}

@@ -36,6 +36,14 @@ def rows() -> list[Row]:
     return list(_rows(Settings, ""))
 
 
+def options(dialect: Any) -> list[Row]:
+    """What an endpoint of this dialect may set beside its path."""
+    return [
+        Row(name, _default(hint, field), field.metadata.get("help", ""))
+        for name, hint, field in _declared(dialect)
+    ]
+
+
 def _rows(kind: Any, prefix: str) -> Iterator[Row]:
     for name, hint, field in _declared(kind):
         if "help" in field.metadata:

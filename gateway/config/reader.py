@@ -48,14 +48,14 @@ class Reader:
         return BAD if values is BAD else kind(**values)
 
     def _entries(self, kind: Any, node: Node, path: str) -> dict[str, Node] | None:
-        short = getattr(kind, "SHORT", None)
         if isinstance(node.value, dict):
             return node.value
-        if short and isinstance(node.value, str):
+        if short := getattr(kind, "SHORT", None):
             return {short: node}
-        if node.value is None and not short:
+        if node.value is None:
             return {}  # a section with all its lines commented out
-        self.wrong(node, path, f"expected a mapping with {', '.join(fields_of(kind))}")
+        names = f" with {', '.join(fields_of(kind))}" if path else ""
+        self.wrong(node, path, f"expected a mapping{names}")
         return None
 
     def fields(self, kind: Any, entries: dict[str, Node], node: Node, path: str) -> Any:

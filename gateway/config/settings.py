@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from gateway.config import notations
 from gateway.config.notations import Count, Duration, Rate, Share, Size
+from gateway.dialects import DIALECTS
 
 KIB = 2**10
 MIB = 2**20
@@ -178,15 +179,19 @@ def _endpoint(path: str, dialect: str, **options: Any) -> Endpoint:
     return Endpoint(path=path, dialect=dialect, options=options)
 
 
-ENDPOINTS = (
-    _endpoint("/api/2.3/batch", "agendize"),
-    _endpoint("/api/2.0/batch", "agendize", version="2.0"),
-    _endpoint("/batch-request", "truto"),
-    _endpoint("{prefix}/{version}/bulk", "sugarcrm"),
-    _endpoint("{prefix}/rest/bulk", "sugarcrm"),
-    _endpoint("/bulk", "sugarcrm"),
-    _endpoint("{prefix}/rest/{api}/{major}/batch", "guidewire"),
-    _endpoint("/batch", "guidewire"),
+ENDPOINTS = tuple(
+    endpoint
+    for endpoint in (
+        _endpoint("/api/2.3/batch", "agendize"),
+        _endpoint("/api/2.0/batch", "agendize", version="2.0"),
+        _endpoint("/batch-request", "truto"),
+        _endpoint("{prefix}/{version}/bulk", "sugarcrm"),
+        _endpoint("{prefix}/rest/bulk", "sugarcrm"),
+        _endpoint("/bulk", "sugarcrm"),
+        _endpoint("{prefix}/rest/{api}/{major}/batch", "guidewire"),
+        _endpoint("/batch", "guidewire"),
+    )
+    if endpoint.dialect in DIALECTS
 )
 
 

@@ -83,8 +83,7 @@ class YamlTree:
             root = loader.get_single_node()
             return None if root is None else self._node(loader, root, self._place(root), "")
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            self._wrong(self._at(mark), "", f"not valid YAML: {error.problem or error.context}")
+            self._wrong(self._at(error.problem_mark), "", f"not valid YAML: {_told(error)}")
         except yaml.YAMLError as error:
             self._wrong(self.name, "", f"not valid YAML: {str(error).splitlines()[0]}")
         finally:
@@ -131,6 +130,14 @@ class YamlTree:
 
     def _wrong(self, place: str, setting: str, message: str) -> None:
         self.mistakes.append(Mistake(place, setting, message))
+
+
+def _told(error: yaml.MarkedYAMLError) -> str:
+    begun, found = error.context_mark, error.problem_mark
+    context = error.context or ""
+    if begun and found and begun.line != found.line:
+        context += f" on line {begun.line + 1}"
+    return ", ".join(part for part in (context, error.problem) if part)
 
 
 def from_environment(environ: Mapping[str, str]) -> Iterator[Node]:
