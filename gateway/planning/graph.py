@@ -27,7 +27,7 @@ class Plan:
     batch: Batch
     steps: tuple[Step, ...]
     delivery: tuple[int, ...]
-    """Steps in the order in which their results are written; a step's children come right after it."""
+    """Steps in the order in which results are written; a step's children come right after it."""
 
 
 def plan(batch: Batch) -> Plan:
@@ -124,7 +124,7 @@ def _sends(subrequest: Subrequest) -> bool:
 def _sources(
     subrequest: Subrequest, names: dict[str, int], before: int
 ) -> tuple[tuple[str, int], ...]:
-    """The earlier steps its templates read. A later or unknown name stays unresolved (D-A6)."""
+    """The earlier steps whose results it reads. A later or unknown name stays unresolved (D-A6)."""
     if not subrequest.reads:
         return ()
     found = ((name, names.get(name, before)) for name in dict.fromkeys(subrequest.reads))

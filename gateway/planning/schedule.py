@@ -1,12 +1,13 @@
 """What may start, given what has ended. Synchronous: nothing here waits, sends or knows why.
 
 Every step is decided exactly once: it ends (`finish`) or it is skipped (told by `finish`). At most
-`width` steps run at a time; what is ready waits in client order. The cost is that of the edges,
-and a batch of reads has none.
+`width` steps run at a time; what is ready waits in the order in which results are delivered, which
+in an ordered batch is the client's. The cost is that of the edges, and a batch of reads has none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ class Skip(NamedTuple):
 class Schedule:
     """The state of one plan under way."""
 
-    __slots__ = ("_dependents", "_ready", "_steps", "_undecided", "_waiting", "running", "width")
+    __slots__ = ("_delivery", "_dependents", "_rank", "_ready", "_steps", "_undecided", "_waiting",
+                 "running", "width")  # fmt: skip
 
     def __init__(self, plan: Plan, width: int) -> None:
         self.width = width
@@ -38,7 +40,9 @@ class Schedule:
                 self._dependents.setdefault(before, []).append((step.index, True))
             for before in step.follows:
                 self._dependents.setdefault(before, []).append((step.index, False))
-        self._ready = [index for index, count in enumerate(self._waiting) if not count]
+        self._delivery = plan.delivery
+        self._rank = sorted(range(len(plan.steps)), key=plan.delivery.__getitem__)
+        self._ready = [self._rank[i] for i, count in enumerate(self._waiting) if not count]
         heapify(self._ready)
 
     @property
@@ -47,10 +51,10 @@ class Schedule:
         return not self.running and not self._ready
 
     def begin(self) -> list[int]:
-        """What starts now: ready steps in client order, up to the width."""
+        """What starts now: ready steps in order of delivery, up to the width."""
         starts: list[int] = []
         while self._ready and self.running < self.width:
-            index = heappop(self._ready)
+            index = self._delivery[heappop(self._ready)]
             if self._undecided[index]:
                 self._undecided[index] = 0
                 self.running += 1
@@ -66,6 +70,16 @@ class Schedule:
         if index in self._dependents:
             self._release(index, failed, skips)
         return self.begin(), skips
+
+    def hurry(self, wanted: Collection[int]) -> list[int]:
+        """One more of the ready steps, beyond the width, if it is among those wanted."""
+        for rank in sorted(self._ready):
+            index = self._delivery[rank]
+            if index in wanted and self._undecided[index]:
+                self._undecided[index] = 0
+                self.running += 1
+                return [index]
+        return []
 
     def stop(self) -> list[int]:
         """Nothing more starts: the steps that were still undecided, now decided."""
@@ -96,4 +110,4 @@ class Schedule:
                     skips.append(Skip(dependent, before))
                     ended.append((dependent, True))
                 elif not self._waiting[dependent]:
-                    heappush(self._ready, dependent)
+                    heappush(self._ready, self._rank[dependent])

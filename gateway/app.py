@@ -1,0 +1,202 @@
+"""Wiring: the only file that knows every part.
+
+From the outside in, a request meets: the door (`server.client`: framing, limits, deadlines), the
+router below (which path is a bulk endpoint), then either an endpoint, which runs a batch through
+`execution`, or the proxy. Both end at the same pool, so that every connection to the backend obeys
+the same rules. `Telemetry` is told by all of them and tells nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from importlib.metadata import version
+from time import monotonic
+from typing import Any
+
+from aiohttp import web
+
+from gateway import admin, headers
+from gateway.answer import ClientAnswer
+from gateway.batch import Failure
+from gateway.config import Settings
+from gateway.config import settings as declared
+from gateway.dialects import DIALECTS, create
+from gateway.endpoint import Bounds, BulkEndpoint, Manners
+from gateway.execution import Execution, Terms
+from gateway.target import Endpoints, PathRules, Pattern, Routes
+from gateway.telemetry import Telemetry
+from gateway.telemetry.exposition import Exposition, Scrape
+from gateway.telemetry.lag import LoopLag
+from gateway.telemetry.logs import Logs
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.series import Snapshot
+from gateway.upstream import Pool
+
+DRAIN_MARGIN = 2.0
+"""Seconds before the end of the drain by which every batch is over, so that answers end validly."""
+
+BULK_IN_BULK = Failure(
+    "proxy_loop_detected", "bulk_in_bulk", message="a bulk call inside a bulk call"
+)
+
+
+class Evaluator:  # until gateway.evaluation lands
+    async def run(self, work: Any) -> Any:
+        raise NotImplementedError
+
+    async def close(self) -> None: ...
+
+
+class App:
+    """One process's gateway. Made before the event loop runs, started in it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = settings.name or f"bulk-gateway-{secrets.token_hex(4)}"
+        self.idle = asyncio.Event()
+        self.ops = admin.application(self, settings.ops_write, settings.limits.request_bytes)
+        self._draining = False
+        self._paths = _paths(settings.paths)
+
+    async def start(self) -> None:
+        settings = self.settings
+        self.telemetry = self._records()
+        self._lag.start()
+        self.pool = Pool(settings.upstream, settings.limits)
+        self.evaluator = Evaluator()
+        self.execution = Execution(self.pool, self.evaluator, self.telemetry)
+        self.idle = self.execution.idle
+        manners = self._manners()
+        self.endpoints = Endpoints(
+            (Pattern(entry.path), self._endpoint(entry, manners)) for entry in settings.endpoints
+        )
+        self.proxy: Any = None
+        self._expose()
+
+    def _records(self) -> Telemetry:
+        settings = self.settings
+        self.logs = Logs(
+            format=settings.log.format,
+            level=settings.log.level,
+            subrequests=settings.log.subrequests,
+            sample=settings.log.sample,
+        )
+        self.logs.take_over()
+        self.metrics = Metrics(
+            methods=settings.paths.methods, dialects=DIALECTS, version=version("bulk-gateway")
+        )
+        self._exposition = Exposition(self._snapshot)
+        self._lag = LoopLag()
+        return Telemetry(self.metrics, self.logs, Routes(map(Pattern, settings.routes)).label)
+
+    def _manners(self) -> Manners:
+        settings = self.settings
+        return Manners(
+            name=self.name,
+            host=settings.upstream.host,
+            authority=self.pool.origin.authority,
+            policy=headers.HeaderPolicy(
+                frozenset(settings.headers.never_inherit),
+                frozenset(settings.headers.never_from_subrequest),
+            ),
+            proxies=headers.TrustedProxies(map(str, settings.headers.trusted_proxies)),
+        )
+
+    def _endpoint(self, entry: declared.Endpoint, manners: Manners) -> BulkEndpoint:
+        settings = self.settings
+        batch, limits = settings.batch_for(entry), settings.limits
+        return BulkEndpoint(
+            path=entry.path,
+            dialect=create(entry.dialect, entry.options),
+            execution=self.execution,
+            terms=Terms(
+                width=batch.width,
+                flush_seconds=batch.flush.time,
+                flush_bytes=batch.flush.bytes,
+                batch_seconds=limits.batch_time,
+                gone_grace=settings.client.gone_grace,
+            ),
+            bounds=Bounds(limits.request_bytes, limits.depth, limits.subrequests, limits.batches),
+            guard=self._refusal,
+            manners=manners,
+        )
+
+    # --- requests --------------------------------------------------------------------------------
+
+    async def handle(self, request: web.BaseRequest) -> ClientAnswer:
+        """A bulk call is a POST to a bulk endpoint; everything else passes through."""
+        if request.method == "POST":
+            found = self.endpoints.route(request.raw_path)
+            if found is not None:
+                endpoint, params = found
+                return await endpoint.answer(request, params)
+        return await self.proxy.answer(request)
+
+    def _refusal(self, method: str, target: str) -> Failure | None:
+        """Why a subrequest may not be sent, by rules that hold for every dialect."""
+        if self.endpoints.recursion(target):
+            return BULK_IN_BULK
+        return self._paths.refusal(method, target)
+
+    # --- the life of the process (server.worker.App) ---------------------------------------------
+
+    def ready(self) -> list[str]:
+        return ["draining"] if self._draining else []
+
+    def drain(self, deadline: float) -> None:
+        left = deadline - asyncio.get_running_loop().time()
+        self._draining = True
+        self.execution.drain(monotonic() + max(0.0, left - DRAIN_MARGIN))
+
+    def shut(self) -> None:
+        self.execution.closed = True
+
+    def reload(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self._lag.stop()
+        await self.evaluator.close()
+        await self.pool.close()
+        self._exposition.close()
+        self.telemetry.close()
+
+    # --- what operators see and do (admin.State) -------------------------------------------------
+
+    @property
+    def level(self) -> str:
+        return self.logs.level
+
+    def set_level(self, level: str) -> None:
+        self.logs.set_level(level)
+
+    async def scrape(self, accept: str, accept_encoding: str) -> Scrape:
+        return await self._exposition.scrape(accept, accept_encoding)
+
+    async def _snapshot(self) -> Snapshot:
+        return self.metrics.snapshot()
+
+    def _expose(self) -> None:
+        """Gauges and counters that others keep are read at the scrape."""
+        pool, read = self.pool, self.metrics.read
+        read("gateway_subrequests_in_flight", lambda: pool.busy)
+        read("gateway_subrequests_waiting", lambda: pool.waiting)
+        read("gateway_subrequest_retries_total", lambda: pool.retries)
+        read(
+            "gateway_upstream_connections",
+            lambda: {"idle": len(pool.idle), "busy": pool.busy, "connecting": pool.connecting},
+        )
+        read("gateway_upstream_connects_total", lambda: pool.connects)
+        read("gateway_buffered_bytes", lambda: pool.memory.held)
+        read("gateway_event_loop_lag_seconds", lambda: self._lag.peak)
+        read("gateway_draining", lambda: self._draining)
+
+
+def _paths(rules: declared.Paths) -> PathRules:
+    return PathRules(
+        allow=tuple(map(Pattern, rules.allow)),
+        deny=tuple(map(Pattern, rules.deny)),
+        methods=frozenset(rules.methods),
+        encoded_slash=rules.encoded_slash,
+    )

@@ -1,0 +1,566 @@
+"""Drives a plan through the pool: order, width, budgets, deadline, cancellation.
+
+A `Run` is one batch on its way. It has no task of its own: the pool tells it of every reply
+(`replied`), it asks the schedule what may start, makes the calls, and lets `Delivery` turn what is
+next in order into bytes. The only task is the writer's, the outer request's handler: it waits for
+`due`, takes what there is and writes it to the client. When the handler is cancelled because the
+client left, the run goes on without it (`abandon`), since a write that was sent cannot be called
+back.
+
+`Execution` holds the runs of the process, oldest first, and looks at their clocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from heapq import heapify, heappop, heappush
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from gateway.batch import (
+    Answer,
+    BatchRecord,
+    Call,
+    Dialect,
+    Evaluate,
+    Failure,
+    Outcome,
+    Recorder,
+    Reply,
+    Step,
+    failed,
+)
+from gateway.planning import expand
+from gateway.planning.delivery import GROUP, Delivery
+from gateway.planning.graph import Plan
+from gateway.planning.schedule import Schedule
+from gateway.upstream.pool import Pool
+
+TICK = 0.1
+"""Seconds between two looks at the clocks of runs."""
+
+Guard = Callable[[str, str], Failure | None]
+"""Method and target of a call -> why the operator's rules refuse it, or None."""
+
+Verdict = Callable[[Call], Failure | None]
+"""What becomes of an outstanding call when its batch is stopped: it fails, or (None) runs on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for one batch. Seconds and bytes."""
+
+    width: int
+    flush_seconds: float
+    flush_bytes: int
+    batch_seconds: float
+    gone_grace: float
+
+
+class Chunk(NamedTuple):
+    """Bytes for the client, and what they hold of the memory budget until they are written."""
+
+    data: bytes
+    held: int
+
+
+class Evaluator(Protocol):
+    """The helper process that runs expressions."""
+
+    async def run(self, work: Evaluate) -> Reply: ...
+
+
+# --- why a call ended that nobody answered -------------------------------------------------------
+
+
+def _expired(call: Call) -> Failure:
+    if call.sent:
+        return Failure("http_response_timeout", "batch_deadline", sent=True)
+    return Failure("proxy_internal_response", "batch_deadline", status=504)
+
+
+def _drained(call: Call) -> Failure:
+    return Failure("proxy_internal_response", "shutting_down", sent=call.sent, status=503)
+
+
+def _gone(call: Call) -> Failure:
+    return Failure("proxy_internal_response", "client_gone", sent=call.sent, status=503)
+
+
+def _gone_unless_written(call: Call) -> Failure | None:
+    """A write that was sent cannot be called back, and its result is worth a log line."""
+    return None if call.sent and not call.safe else _gone(call)
+
+
+def _outdone(call: Call) -> Failure:
+    return Failure("proxy_internal_response", "batch_refused", sent=call.sent, status=503)
+
+
+class Run:
+    """One batch on its way."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        plan: Plan,
+        dialect: Dialect,
+        context: expand.Context,
+        terms: Terms,
+        guard: Guard,
+        record: BatchRecord,
+    ) -> None:
+        self.plan = plan
+        self.record = record
+        self.answer: Answer | None = None
+        """An answer for the whole batch instead of results: the gate's."""
+        self.deadline = execution.clock() + terms.batch_seconds
+
+        self._execution = execution
+        self._dialect = dialect
+        self._context = context
+        self._terms = terms
+        self._guard = guard
+        self._recorder = execution.recorder
+        self._began = execution.clock()
+        self._schedule = Schedule(plan, terms.width)
+        self._lane = execution.pool.lane(self)
+        self._lane.hold(record.bytes_in)
+
+        # Up. Calls beyond the width wait in the queue, first to be delivered first; further pages
+        # are parked while memory is short.
+        self._queue: list[tuple[int, int, int, Call]] = []
+        self._queued = 0
+        self._parked: list[Call] = []
+        self._in_flight = 0
+        self._flying: Counter[int] = Counter()
+        self._evaluations: set[asyncio.Task[Reply]] = set()
+        self._expansions: dict[int, expand.Expansion] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._verdict: Verdict | None = None
+        self._gated = plan.batch.gated
+        self._gate: Call | None = None
+
+        # Down: rendered bytes wait for the writer.
+        self._delivery = Delivery(plan, renderer := dialect.renderer(plan.batch))
+        self._out = [renderer.head()]
+        self._out_bytes = len(self._out[0])
+        self._out_held = 0
+        self._due = False
+        self._gone = False
+        self._settled = False
+        self._writer: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- the writer's side -----------------------------------------------------------------------
+
+    async def due(self) -> None:
+        """Returns when there is something to write: the flush rule says so, or all is done."""
+        while not (self._due and self._open):
+            self._writer = self._execution.loop.create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+
+    def take(self) -> Chunk:
+        """Everything that is ready. Tell `written` when the client has it."""
+        chunk = Chunk(b"".join(self._out), self._out_held)
+        self._out.clear()
+        self._out_bytes = self._out_held = 0
+        self._due = self._delivery.done
+        self._cancel_timer()
+        return chunk
+
+    def written(self, chunk: Chunk) -> None:
+        if self.record.first_byte is None:
+            self.record.first_byte = self._execution.clock() - self._began
+        self.record.bytes_out += len(chunk.data)
+        self._release(chunk.held)
+
+    @property
+    def complete(self) -> bool:
+        """The end of the document is among what was or can be taken."""
+        return self._delivery.done
+
+    def finished(self) -> None:
+        """The writer has done its part."""
+        self._gone = True
+        self._settle()
+
+    def abandon(self) -> None:
+        """The client left (DESIGN part 4): nothing new starts, safe calls end, writes go on."""
+        if self._gone:
+            return
+        self._gone = True
+        self.record.outcome = self.record.outcome or "client_gone"
+        self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
+        self._cancel_timer()
+        self._out.clear()
+        self._release(self._out_held + self._delivery.drop())
+        self._out_held = 0
+        self._stop(_gone_unless_written)
+        self._settle()
+
+    # --- the clock's side ------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        if now >= self.deadline:
+            self.deadline = float("inf")
+            self.record.outcome = self.record.outcome or "deadline"
+            self._stop(_drained if self._execution.draining else _gone if self._gone else _expired)
+            self._settle()
+
+    # --- the pool's side (upstream.pool.Taker) ---------------------------------------------------
+
+    def start(self) -> None:
+        self._launch(self._schedule.begin())
+        self._deliver()
+
+    def replied(self, call: Call, reply: Reply) -> None:
+        self._in_flight -= 1
+        if call is self._gate:
+            self._open_gate(reply)
+        self._recorder.subrequest(self.record, self.plan.steps[call.step], reply)
+        if self._expansions:
+            self._flying[call.step] -= 1
+        if self._queue and self._in_flight < self._terms.width:
+            self._submit(heappop(self._queue)[-1])
+        self._take_in(call, reply)
+        self._deliver()
+        if self._gone:
+            self._settle()
+
+    def urgent(self, call: Call) -> bool:
+        """Whether the answer cannot go on without this call; asked when memory is short."""
+        awaited = self._delivery.awaits
+        return awaited < 0 or call.step in self._behind(awaited)
+
+    def _behind(self, index: int) -> set[int]:
+        """A step and all that it waits for."""
+        behind, stack = set[int](), [index]
+        while stack:
+            step = self.plan.steps[stack.pop()]
+            if step.index not in behind:
+                behind.add(step.index)
+                stack += (*step.needs, *step.follows)
+        return behind
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def _launch(self, starts: list[int]) -> None:
+        """Starts steps. One that ends at once lets others start, so the list grows as it is read."""
+        for index in starts:
+            step = self.plan.steps[index]
+            subrequest = step.subrequest
+            if subrequest.refusal is not None:
+                starts += self._refuse(step, subrequest.refusal, None)
+            elif not subrequest.plain:
+                starts += self._expand(step)
+            elif not subrequest.target:
+                starts += self._end(index, GROUP)
+            else:
+                call = expand.call(step, self._context)
+                denied = self._guard(call.method, call.target)
+                if denied is None:
+                    self._offer(call)
+                else:
+                    starts += self._refuse(step, denied, call)
+
+    def _refuse(self, step: Step, failure: Failure, call: Call | None) -> list[int]:
+        reply = failed(failure, call)
+        self._recorder.subrequest(self.record, step, reply)
+        return self._end(step.index, reply)
+
+    def _offer(self, call: Call) -> None:
+        """Hands a call to the pool, at most `width` at a time."""
+        if self._gated and self._gate is None:
+            self._gate = call
+        if self._in_flight < self._terms.width:
+            self._submit(call)
+        else:
+            self._queued += 1
+            rank = self.plan.delivery.index(call.step)
+            heappush(self._queue, (rank, call.place, self._queued, call))
+
+    def _submit(self, call: Call) -> None:
+        self._in_flight += 1
+        if self._expansions:
+            self._flying[call.step] += 1
+        self._lane.submit(call)
+
+    # --- steps of many calls ---------------------------------------------------------------------
+
+    def _expand(self, step: Step) -> list[int]:
+        expansion = expand.start(step, self._context, self._outcomes)
+        self._expansions[step.index] = expansion
+        self._delivery.source(step.index, expansion)
+        return self._work(step, expansion, expansion.begin())
+
+    def _work(
+        self, step: Step, expansion: expand.Expansion, wanted: Iterable[Call | Evaluate]
+    ) -> list[int]:
+        """Has done what a step wants done; what is refused at once is told to it at once."""
+        pending = deque(wanted)
+        while pending:
+            work = pending.popleft()
+            refusal = self._refusal(work)
+            if refusal is not None:
+                reply = failed(refusal, work if isinstance(work, Call) else None)
+                self._recorder.subrequest(self.record, step, reply)
+                pending.extend(expansion.took(work, reply))
+            elif isinstance(work, Evaluate):
+                self._evaluate(work)
+            elif self._lane.over_budget and not self.urgent(work):
+                self._parked.append(work)
+            else:
+                self._offer(work)
+        self._release(expansion.shed())
+        if not expansion.done:
+            return []
+        outcome = expansion.outcome()
+        if isinstance(outcome.value, expand.Kept):
+            self._lane.hold(outcome.value.size)
+        self._outcomes[step.index] = outcome
+        self._delivery.end(step.index, outcome)
+        return self._finish(step.index, outcome.failed)
+
+    def _refusal(self, work: Call | Evaluate) -> Failure | None:
+        call = work if isinstance(work, Call) else _NOTHING
+        if self._verdict is not None:
+            return self._verdict(call) or _gone(call)
+        return self._guard(call.method, call.target) if call is work else None
+
+    def _evaluate(self, work: Evaluate) -> None:
+        task = self._execution.loop.create_task(self._execution.evaluator.run(work))
+        self._evaluations.add(task)
+        task.add_done_callback(partial(self._evaluated, work))
+
+    def _evaluated(self, work: Evaluate, task: asyncio.Task[Reply]) -> None:
+        self._evaluations.discard(task)
+        reply = failed(_gone(_NOTHING)) if task.cancelled() else task.result()
+        self._take_in(work, reply)
+        self._deliver()
+        self._settle()
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, []
+        for call in parked:
+            if self._lane.over_budget and not self.urgent(call):
+                self._parked.append(call)
+            else:
+                self._offer(call)
+
+    def _unstick(self) -> None:
+        """Memory is short, so only what the answer waits for is read. If other calls hold all of
+        the width, that may be nothing: then it gets one place more."""
+        awaited = self._delivery.awaits
+        if awaited < 0:
+            return
+        behind = self._behind(awaited)
+        if any(self._flying[step] for step in behind):
+            return
+        urgent = [item for item in self._queue if item[-1].step in behind]
+        if urgent:
+            self._queue.remove(min(urgent))
+            heapify(self._queue)
+            self._submit(min(urgent)[-1])
+        else:
+            self._launch(self._schedule.hurry(behind))
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    def _take_in(self, work: Call | Evaluate, reply: Reply) -> None:
+        expansion = self._expansions.get(work.step)
+        if expansion is None:
+            starts = self._end(work.step, reply)
+        else:
+            step = self.plan.steps[work.step]
+            starts = self._work(step, expansion, expansion.took(work, reply))
+        if starts:
+            self._launch(starts)
+
+    def _end(self, index: int, reply: Reply) -> list[int]:
+        """A step of one reply has ended: what starts now."""
+        if self._gone:
+            self._release(reply.held)
+        else:
+            self._delivery.reply(index, reply)
+        return self._finish(index, reply.status >= 400)
+
+    def _finish(self, index: int, bad: bool) -> list[int]:
+        if bad:
+            self.record.failed += 1
+        else:
+            self.record.ok += 1
+        starts, skips = self._schedule.finish(index, failed=bad)
+        for skip in skips:
+            first = self.plan.steps[skip.because].subrequest
+            slug = "onfail_abort" if first.barrier else "dependency_failed"
+            message = f"{first.where} failed, so this was skipped"
+            self._skip(skip.step, Failure("proxy_internal_response", slug, message=message))
+        return starts
+
+    def _skip(self, index: int, failure: Failure) -> None:
+        """It will never run: a result all the same."""
+        self.record.skipped += 1
+        self._outcomes[index] = Outcome(failed=True, failure=failure)
+        self._delivery.reply(index, failed(failure))
+        self._recorder.skipped(self.record, self.plan.steps[index], failure)
+
+    def _stop(self, verdict: Verdict) -> None:
+        """Nothing new starts. Every outstanding call is asked about: it ends now, or runs on."""
+        self._verdict = verdict
+        unsent = verdict(_NOTHING) or _gone(_NOTHING)
+        for index in self._schedule.stop():
+            self._skip(index, unsent)
+        waiting = [item[-1] for item in sorted(self._queue)] + self._parked
+        self._queue, self._parked = [], []
+        for call in waiting:
+            reply = failed(unsent, call)
+            self._recorder.subrequest(self.record, self.plan.steps[call.step], reply)
+            self._take_in(call, reply)
+        for task in self._evaluations:
+            task.cancel()
+        self._lane.stop(verdict)
+        self._deliver()
+
+    def _open_gate(self, reply: Reply) -> None:
+        """The first reply: it may be the answer to the whole batch (D-S2, D-T13)."""
+        self._gated, self._gate = False, None
+        if reply.failure is None:
+            self.answer = self._dialect.gate(self.plan.batch, reply)
+            if self.answer is not None:
+                self._stop(_outdone)
+                self._due = True
+        self._wake()
+
+    def _settle(self) -> None:
+        """The batch is over once nobody writes and nothing is outstanding; told once."""
+        if self._settled or not self._gone or self._in_flight or self._evaluations:
+            return
+        self._settled = True
+        self.record.seconds = self._execution.clock() - self._began
+        self._lane.close()
+        self._execution.ended(self)
+
+    # --- delivering ------------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        if self._gone or self._delivery.done:
+            return
+        awaited = self._delivery.awaits
+        for data, held in self._delivery.pieces():
+            self._out.append(data)
+            self._out_bytes += len(data)
+            self._out_held += held
+        if self._delivery.done or self._out_bytes >= self._terms.flush_bytes:
+            self._flush()
+        elif self._out_bytes and self._timer is None and not self._due:
+            self._timer = self._execution.loop.call_later(self._terms.flush_seconds, self._flush)
+        if self._lane.over_budget:
+            if awaited != self._delivery.awaits:
+                self._lane.reconsider()
+                self._unpark()
+            if self._expansions:
+                self._unstick()
+
+    def _flush(self) -> None:
+        self._cancel_timer()
+        self._due = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._due and self._open and self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    @property
+    def _open(self) -> bool:
+        """The gate no longer holds the answer's head back."""
+        return not self._gated or self._delivery.done
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _release(self, held: int) -> None:
+        if held:
+            self._lane.release(held)
+            if self._parked:
+                self._unpark()
+
+
+_NOTHING = Call("", "", ())
+"""Stands for a call that was never made when a verdict is asked."""
+
+
+class Execution:
+    """The runs of this process, oldest first."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        evaluator: Evaluator,
+        recorder: Recorder,
+    ) -> None:
+        self.pool = pool
+        self.evaluator = evaluator
+        self.recorder = recorder
+        self.loop = asyncio.get_running_loop()
+        self.clock = monotonic
+        self.draining = False
+        """Every batch has to end by the drain's deadline."""
+        self.closed = False
+        """No new batch is taken."""
+        self.idle = asyncio.Event()
+        """Set while no batch is left."""
+        self.idle.set()
+        self._drained_by = float("inf")
+        self._runs: dict[Run, None] = {}
+        self._ticker: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def run(
+        self,
+        plan: Plan,
+        dialect: Dialect,
+        context: expand.Context,
+        terms: Terms,
+        guard: Guard,
+        record: BatchRecord,
+    ) -> Run:
+        """Starts a batch. It is over when `Run.finished` or `Run.abandon` was called and it is."""
+        run = Run(self, plan, dialect, context, terms, guard, record)
+        run.deadline = min(run.deadline, self._drained_by)
+        self._runs[run] = None
+        self.idle.clear()
+        if self._ticker is None:
+            self._ticker = self.loop.call_later(TICK, self._tick)
+        self.recorder.started(record)
+        run.start()
+        return run
+
+    def ended(self, run: Run) -> None:
+        del self._runs[run]
+        self.recorder.batch(run.record)
+        if not self._runs:
+            self.idle.set()
+
+    def drain(self, deadline: float) -> None:
+        """Every batch must be over by then, clock time: answers end validly."""
+        self.draining = True
+        self._drained_by = deadline
+        for run in self._runs:
+            run.deadline = min(run.deadline, deadline)
+
+    def _tick(self) -> None:
+        now = self.clock()
+        for run in list(self._runs):
+            run.tick(now)
+        self._ticker = self.loop.call_later(TICK, self._tick) if self._runs else None
