@@ -186,10 +186,10 @@ class ClientAnswer:
                 self.keep_alive = False
         if self._wire.leaving or self._content.exception() is not None:
             self.keep_alive = False
-        if self._legacy and self.keep_alive:
-            lines.append(b"Connection: keep-alive")
-        elif not self._legacy and not self.keep_alive:
+        if not self.keep_alive:
             lines.append(b"Connection: close")
+        elif self._legacy:
+            lines.append(b"Connection: keep-alive")
         head = joined(lines)
         self.began = True
         return head

@@ -62,6 +62,13 @@ async def house(
         yield gateway
 
 
+async def eventually(condition: Callable[[], Any]) -> None:
+    """Until what the other end of a socket does has been noticed here."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  the condition is the kernel's to fulfil
+            await asyncio.sleep(0.005)
+
+
 class Raw:
     """A client that writes and reads bytes."""
 

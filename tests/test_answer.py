@@ -76,7 +76,7 @@ async def test_a_stream_to_an_http_1_0_client_ends_with_the_connection() -> None
         return answer.finish(b"second")
 
     answer = await exchange(get("/", "Connection: keep-alive", version="1.0"), handle)
-    assert answer == b"HTTP/1.1 200 OK\r\n\r\nfirstsecond"
+    assert answer == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfirstsecond"
 
 
 async def test_a_whole_answer_keeps_an_http_1_0_connection_that_asks_for_it() -> None:

@@ -1,4 +1,4 @@
-"""The client's connection: aiohttp's RequestHandler with deadlines, bounds and a strict door.
+"""The client's connection: aiohttp's RequestHandler with deadlines and bounds.
 
 One sweeper looks at all connections four times a second, so that none needs a timer of its own.
 A connection is in one of these states, each with its deadline (`client` of the settings):
@@ -13,40 +13,33 @@ A connection is in one of these states, each with its deadline (`client` of the 
    cut. This holds beside any other state.
 5. An answer was sent to a client that may still be talking: what comes is thrown away, briefly.
 
-Refusals of this door are problem+json and name no byte of what was received; aiohttp's own would
-quote the header they stumbled over.
+Refusals are problem+json and name no byte of what was received.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any, cast
 
-import aiohttp.http
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from gateway.answer import BodyStalled, ClientAnswer, canned, problem
 from gateway.batch import Failure
 from gateway.config import settings
+from gateway.server import door
 from gateway.server.process import where
 
 TICK = 0.25
 """Seconds between two looks at the connections: how late a deadline may be."""
-LINE = 16 * 2**10
-"""Most bytes of a request's target."""
-FIELD = LINE - 1
-"""Most bytes of one header field; unlike `LINE`, since that is how LineTooLong tells them apart."""
-FIELDS = 128
 HEAD = 64 * 2**10
 """Most bytes of a head that comes in more than one piece."""
 LINGER = 2.0
@@ -60,31 +53,6 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[ClientAnswer]]
 
-
-def _refused(status: int, slug: str, message: str = "") -> Failure:
-    return Failure("http_request_error", slug, status=status, message=message)
-
-
-BAD_REQUEST = _refused(400, "bad_request", "not a well-formed HTTP request")
-TARGET_TOO_LONG = _refused(414, "target_too_long")
-HEAD_TOO_LARGE = _refused(
-    431, "head_too_large", "a header field is too long, or there are too many"
-)
-BAD_BODY = _refused(400, "bad_body", "the body is not framed as announced")
-HEAD_TIMEOUT = _refused(408, "head_timeout", "the head did not arrive in time")
-BODY_TIMEOUT = _refused(408, "body_timeout", "the body stopped arriving")
-BAD_VERSION = _refused(505, "bad_version", "expected HTTP/1.1 or HTTP/1.0")
-BAD_METHOD = _refused(405, "bad_method", "CONNECT and TRACE are not served")
-BAD_CODING = _refused(501, "bad_transfer_coding", "the only transfer coding served is chunked")
-LEGACY_CODING = _refused(400, "bad_transfer_coding", "HTTP/1.0 has no transfer codings")
-BAD_TARGET = _refused(400, "bad_target", "a fragment is no part of a request's target")
-UNKNOWN_METHOD = _refused(501, "unknown_method", "no such method")
-BAD_HOST = _refused(400, "bad_host", "expected one Host field with a valid name")
-BAD_EXPECTATION = _refused(417, "bad_expectation", "expected 100-continue")
-FULL = Failure("connection_limit_reached", "gateway_overloaded", retry_after=1)
-BUG = Failure("proxy_internal_error", "internal")
-
-ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -100,9 +68,9 @@ class Clients(web.Server):
             access_log=None,
             keepalive_timeout=_NEVER,
             tcp_keepalive=True,
-            max_line_size=LINE,
-            max_field_size=FIELD,
-            max_headers=FIELDS,
+            max_line_size=door.LINE,
+            max_field_size=door.FIELD,
+            max_headers=door.FIELDS,
             read_bufsize=64 * 2**10,
         )
         self._handler = handler
@@ -121,7 +89,9 @@ class Clients(web.Server):
         """Set while `busy` is 0."""
         self.quiet.set()
         self.refusals: Counter[str] = Counter()
-        """How often the door refused, by slug."""
+        """How often a request was refused before the app saw it, by slug."""
+        self._told = 0.0
+        self._untold = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
     def __call__(self) -> Client:
@@ -138,6 +108,17 @@ class Clients(web.Server):
         self.open.discard(client)
         if not self.open:
             self.empty.set()
+
+    def refused(self, failure: Failure) -> None:
+        """One line a second at most: malformed requests are cheap to send."""
+        self.refusals[failure.details] += 1
+        now = self._loop.time()
+        if now - self._told < 1:
+            self._untold += 1
+            return
+        log.info("refused", reason=failure.details, status=failure.code, untold=self._untold)
+        self._told = now
+        self._untold = 0
 
     def endless(self, client: Client) -> None:
         """The request in hand has no end of its own: a drain does not wait for it."""
@@ -166,7 +147,7 @@ class Clients(web.Server):
         self.busy += 1
         self.quiet.clear()
         try:
-            refusal = objection(request)
+            refusal = door.objection(request)
             if refusal is not None:
                 return client.refuse(request, refusal)
             client.expect(request)
@@ -266,11 +247,20 @@ class Client(RequestHandler):
             return
         super().data_received(data)
         waiter = self._waiter
-        if waiter is None or waiter.done():
-            self._began = 0.0
-            self._head_bytes = 0
-        elif data:
-            self._head_grows(len(data))
+        if waiter is not None and not waiter.done():
+            if data:
+                self._head_grows(len(data))
+            return
+        self._began = 0.0
+        self._head_bytes = 0
+        if self._messages and self._current_request is not None:
+            self._look_for_a_bad_body(self._current_request.content)
+
+    def _look_for_a_bad_body(self, content: StreamReader) -> None:
+        """Something follows a body that has not ended: aiohttp's parser has given up in the middle
+        of it, and does not tell whoever waits for the rest."""
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(RequestPayloadError())
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -339,8 +329,10 @@ class Client(RequestHandler):
 
     def refuse(self, request: web.BaseRequest, failure: Failure) -> ClientAnswer:
         """Answers what the door does not let in, and ends the connection."""
-        self._clients.refusals[failure.details] += 1
-        answer = problem(request, failure, ALLOW if failure is BAD_METHOD else (), close=True)
+        self._clients.refused(failure)
+        answer = problem(
+            request, failure, door.ALLOW if failure is door.BAD_METHOD else (), close=True
+        )
         answer.lingers = True
         return answer
 
@@ -353,15 +345,15 @@ class Client(RequestHandler):
     ) -> Any:
         """A request that aiohttp could not parse, or a handler that raised."""
         if isinstance(exc, HttpProcessingError):
-            return self.refuse(request, misread(exc))
+            return self.refuse(request, door.misread(exc))
         if self.answer is not None and self.answer.began:
             raise ConnectionResetError  # `served` has cut it where it was open
         if isinstance(exc, BodyStalled):
-            return self.refuse(request, BODY_TIMEOUT)
+            return self.refuse(request, door.BODY_TIMEOUT)
         if isinstance(exc, RequestPayloadError):
-            return self.refuse(request, BAD_BODY)
+            return self.refuse(request, door.BAD_BODY)
         log.error("request_failed", error=type(exc).__name__, where=where(exc))
-        return problem(request, BUG, close=True)
+        return problem(request, door.BUG, close=True)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """aiohttp's own words quote what the client sent; `handle_error` says what there is."""
@@ -400,7 +392,7 @@ class Client(RequestHandler):
     def _sweep_head(self, now: float, deadlines: settings.Client) -> None:
         if self._began:
             if now - self._began >= deadlines.header:
-                self._end_with(HEAD_TIMEOUT)
+                self._end_with(door.HEAD_TIMEOUT)
         elif now - self._heard >= (deadlines.idle if self._request_count else deadlines.header):
             self.force_close()
 
@@ -408,20 +400,20 @@ class Client(RequestHandler):
         self._began = self._began or self._heard
         self._head_bytes += size
         if self._head_bytes > HEAD:
-            self._end_with(HEAD_TOO_LARGE)
+            self._end_with(door.HEAD_TOO_LARGE)
 
     def _end_with(self, failure: Failure) -> None:
         """An answer where there is no request, and the end of the connection."""
-        self._clients.refusals[failure.details] += 1
+        self._clients.refused(failure)
         self.write(canned(failure))
         self._discard()
 
     def _turn_away(self, beyond: int) -> None:
         """`start()` never runs: the connection is not aiohttp's to serve."""
         self._manager = None
-        self._clients.refusals[FULL.details] += 1
+        self._clients.refused(door.FULL)
         self.transport = self._socket
-        self.write(canned(FULL))
+        self.write(canned(door.FULL))
         self._discard()
         if beyond >= TURNED_AWAY:
             self._abort()
@@ -438,68 +430,3 @@ class Client(RequestHandler):
     def _abort(self) -> None:
         if self._socket is not None:
             self._socket.abort()
-
-
-# --- the door ------------------------------------------------------------------------------------
-
-
-def objection(request: web.BaseRequest) -> Failure | None:
-    """What is wrong with a request that aiohttp's parser let through (RELIABILITY 5.1)."""
-    headers = request.headers
-    if request.version not in _VERSIONS:
-        return BAD_VERSION
-    if request.method in _UNSERVED:
-        return BAD_METHOD
-    if "#" in request.raw_path:
-        return BAD_TARGET
-    host = headers.get("Host")
-    if not valid_host(host) if host is not None else request.version != (1, 0):
-        return BAD_HOST
-    coding = headers.get("Transfer-Encoding")
-    if coding is not None:
-        if request.version == (1, 0):
-            return LEGACY_CODING
-        if coding.lower() != "chunked":
-            return BAD_CODING
-    expectation = headers.get("Expect")
-    if expectation is not None and expectation.lower() != "100-continue":
-        return BAD_EXPECTATION
-    return None
-
-
-_VERSIONS = frozenset({(1, 0), (1, 1)})
-_UNSERVED = frozenset({"CONNECT", "TRACE"})
-_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-
-@lru_cache(maxsize=512)
-def valid_host(text: str) -> bool:
-    """A name or an address, perhaps a port. RFC 3986 allows a name more characters; no name needs
-    them, and `gw,evil` is two names to some readers (RFC 9112 3.2 asks for 400)."""
-    return len(text) <= 255 + 6 and _HOST.fullmatch(text) is not None
-
-
-def misread(exc: HttpProcessingError) -> Failure:
-    """What to answer when aiohttp's parser gave up. Its text is looked at, never passed on."""
-    if isinstance(exc, LineTooLong):
-        return TARGET_TOO_LONG if exc.args[1] == LINE else HEAD_TOO_LARGE
-    for words, failure in _MISREAD:
-        if words.search(exc.message):
-            return failure
-    return BAD_REQUEST
-
-
-_MISREAD = (
-    (re.compile(r"^Too many headers received$"), HEAD_TOO_LARGE),
-    (re.compile(r"^(?:Missing|Duplicate) 'Host'"), BAD_HOST),
-    (re.compile(r"^Bad status line:\s+Invalid HTTP version"), BAD_VERSION),
-    (re.compile(r"^Pause on PRI/Upgrade"), BAD_VERSION),
-    (re.compile(r"^Invalid method encountered:\s+b'[A-Z-]{1,32} \S+ HTTP/1\.[01]"), UNKNOWN_METHOD),
-)
-"""aiohttp's words for what llhttp found; all else is 400. tests/test_server.py has each of them."""
-
-
-def require_c_parser() -> None:
-    """Six of aiohttp's nine smuggling advisories are of its pure-Python parser."""
-    if "_http_parser" not in aiohttp.http.HttpRequestParser.__module__:
-        raise RuntimeError("aiohttp runs without its C parser: install a binary wheel of it")

@@ -24,7 +24,8 @@ from aiohttp import web
 from gateway.answer import ClientAnswer
 from gateway.config.settings import Settings
 from gateway.server import process
-from gateway.server.client import Clients, require_c_parser
+from gateway.server.client import Clients
+from gateway.server.door import require_c_parser
 from gateway.server.listeners import RECHECK, Certificate, Door, bind, discard, listen
 
 PARTING = 1.0
@@ -57,11 +58,12 @@ class App(Protocol):
     def reload(self) -> None:
         """SIGHUP: the settings may have changed."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Told once, after the last client has left; also of an app that could not start."""
 
 
 class Worker:
-    """Serves an app on sockets that were bound before."""
+    """Serves an app on sockets that were bound before. To be made where the event loop runs."""
 
     def __init__(
         self, app: App, settings: Settings, doors: Sequence[Door], ops: Sequence[Door] = ()
@@ -70,25 +72,28 @@ class Worker:
         self.settings = settings
         self.doors = doors
         self.ops = ops
-        self.clients: Clients
+        self.clients = Clients(app.handle, settings.client, _most_clients(settings))
         self._servers: list[asyncio.Server] = []
         self._certificates: list[Certificate] = []
         self._operators: web.AppRunner | None = None
         self._limit: asyncio.Timeout | None = None
+        self._hurried = False
         self._recheck: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Raises `CannotListen` for a certificate that cannot be read."""
-        settings = self.settings
-        descriptors = process.raise_descriptor_limit()
-        limit = settings.client.connections
-        limit = process.client_bound(limit, descriptors, settings.upstream.connections)
-        self.clients = Clients(self.app.handle, settings.client, limit)
+        """Raises `CannotListen` for a certificate that cannot be read; nothing is left behind."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
         await self.app.start()
         await self._serve_operators()
         for door in self.doors:
-            context = self._context(door)
-            self._servers.append(await listen(door, self.clients, context, settings.client.header))
+            context, head = self._context(door), self.settings.client.header
+            self._servers.append(await listen(door, self.clients, context, head))
         self.clients.start()
         self._watch_certificates()
 
@@ -100,7 +105,7 @@ class Worker:
 
     async def drain(self, delay: float, within: float) -> bool:
         """Ends the service; False when something in hand had to be cut."""
-        end = asyncio.get_running_loop().time() + within
+        end = asyncio.get_running_loop().time() + (0 if self._hurried else within)
         self.clients.leaving = True
         self.app.drain(end)
         try:
@@ -119,6 +124,7 @@ class Worker:
 
     def hurry(self) -> None:
         """A second signal: the drain's time is over."""
+        self._hurried = True
         if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
@@ -160,6 +166,13 @@ class Worker:
         for door in self.ops:
             context = self._context(door)
             await web.SockSite(self._operators, door.sock, ssl_context=context).start()
+
+
+def _most_clients(settings: Settings) -> int:
+    descriptors = process.raise_descriptor_limit()
+    return process.client_bound(
+        settings.client.connections, descriptors, settings.upstream.connections
+    )
 
 
 class Gateway:
