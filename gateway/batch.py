@@ -456,6 +456,8 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     trace: Trace | None = None
     outcome: str = ""
     """One of `OUTCOMES`; empty: by its counts, `ok`, `partial` or `failed`."""
+    status: int = 200
+    """The outer answer's."""
     ok: int = 0
     failed: int = 0
     skipped: int = 0

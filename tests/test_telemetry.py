@@ -162,3 +162,55 @@ def test_a_refusal_and_a_passed_request_are_counted_and_logged(telemetry: Teleme
 
 def test_dropped_lines_are_counted(telemetry: Telemetry) -> None:
     assert values(telemetry, "gateway_log_lines_dropped_total") == {("rate",): 3}
+
+
+class Trail:
+    """Stands for a trace."""
+
+    id = "0af7" * 8
+
+    def __init__(self, sampled: bool) -> None:
+        self.sampled = sampled
+        self.told: list[str] = []
+
+    def header(self) -> str:
+        return ""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: self.told.append(name)
+
+
+def whole_life(telemetry: Telemetry, trail: Trail) -> None:
+    batch = record(trace=trail)
+    telemetry.started(batch)
+    telemetry.subrequest(batch, step(0), Reply(200, seconds=0.1, call=call()))
+    telemetry.batch(batch)
+    telemetry.passthrough(PassRecord(id="r", method="GET", target="/", status=200, trace=trail))
+    telemetry.refused(
+        RefusedRecord(id="b", dialect="d", reason="bad_json", status=400, trace=trail)
+    )
+
+
+def test_a_sampled_trace_is_told_of_everything_and_becomes_an_exemplar(
+    telemetry: Telemetry,
+) -> None:
+    trail = Trail(sampled=True)
+    whole_life(telemetry, trail)
+    assert trail.told == ["began", "call", "batch", "passthrough", "refused"]
+    for family in ("subrequest", "batch", "passthrough"):
+        (series,) = (
+            telemetry.metrics.snapshot()
+            .distributions[f"gateway_{family}_duration_seconds"]
+            .values()
+        )
+        assert [seen.trace_id for seen in series.exemplars.values()] == [trail.id]
+
+
+def test_a_trace_that_is_not_sampled_hears_nothing_and_is_no_exemplar(
+    telemetry: Telemetry,
+) -> None:
+    trail = Trail(sampled=False)
+    whole_life(telemetry, trail)
+    assert trail.told == []
+    for family in telemetry.metrics.snapshot().distributions.values():
+        assert not any(series.exemplars for series in family.values())

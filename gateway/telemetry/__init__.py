@@ -6,7 +6,9 @@ nothing, and hands every event to the records that want it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 from gateway.batch import (
     BatchRecord,
@@ -20,6 +22,10 @@ from gateway.batch import (
 )
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.traces import Trail
+
+if TYPE_CHECKING:
+    from gateway.telemetry.spans import Tracer
 
 _NEVER_GIVEN = frozenset(
     {
@@ -33,20 +39,29 @@ _NEVER_GIVEN = frozenset(
 
 
 class Telemetry:
-    def __init__(self, metrics: Metrics, logs: Logs, label: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        logs: Logs,
+        label: Callable[[str], str],
+        tracer: Tracer | None = None,
+    ) -> None:
         """`label` names the route of a path, as `target.Routes.label` does."""
         self.metrics = metrics
         self.logs = logs
         self._label = label
+        self._tracer = tracer
         metrics.read("gateway_log_lines_dropped_total", logs.dropped)
 
     def trace(self, method: str, target: str, headers: Headers) -> Trace | None:
-        return None
+        return self._tracer.begin(method, target, headers) if self._tracer else None
 
     # --- batches ---------------------------------------------------------------------------------
 
     def started(self, record: BatchRecord) -> None:
         self.metrics.batch_started(record.dialect)
+        if trail := _trail(record.trace):
+            trail.began(record)
 
     def subrequest(self, record: BatchRecord, step: Step, reply: Reply) -> None:
         call, failure = reply.call, reply.failure
@@ -62,14 +77,12 @@ class Telemetry:
             self.metrics.skipped(record.dialect, failure.details if failure else "")
             return
         route = self._label(call.target.partition("?")[0])
+        exemplar = None
+        if trail := _trail(record.trace):
+            exemplar = trail.id
+            trail.call(step.index, call, reply, route)
         self.metrics.subrequest(
-            record.dialect,
-            route,
-            method,
-            status,
-            reply.seconds,
-            error or None,
-            _exemplar(record.trace),
+            record.dialect, route, method, status, reply.seconds, error or None, exemplar
         )
 
     def skipped(self, record: BatchRecord, step: Step, failure: Failure) -> None:
@@ -81,34 +94,44 @@ class Telemetry:
 
     def batch(self, record: BatchRecord) -> None:
         outcome = record.outcome or _by_counts(record)
+        trail = _trail(record.trace)
         self.metrics.batch_finished(
             record.dialect,
             outcome,
             record.seconds,
             record.first_byte,
             record.ok + record.failed + record.skipped,
-            _exemplar(record.trace),
+            trail.id if trail else None,
         )
         self.logs.batch(record, outcome)
+        if trail:
+            trail.batch(record, outcome)
 
     def refused(self, record: RefusedRecord) -> None:
         self.metrics.batch_refused(record.dialect, record.reason)
         self.logs.refused(record)
+        if trail := _trail(record.trace):
+            trail.refused(record)
 
     # --- the rest --------------------------------------------------------------------------------
 
     def passthrough(self, record: PassRecord) -> None:
         route = self._label(record.target.partition("?")[0])
+        trail = _trail(record.trace)
         self.metrics.passthrough(
-            route, record.method, record.status, record.seconds, _exemplar(record.trace)
+            route, record.method, record.status, record.seconds, trail.id if trail else None
         )
         self.logs.passthrough(record)
+        if trail:
+            trail.passthrough(record, route)
 
     def bug(self, where: str, record: BatchRecord | None = None) -> None:
         self.logs.bug(where, record)
 
-    def close(self) -> None:
-        self.logs.close()
+    async def close(self) -> None:
+        """Sends the last spans. The log is closed by whoever opened it, last of all."""
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
 
 def _by_counts(record: BatchRecord) -> str:
@@ -117,6 +140,6 @@ def _by_counts(record: BatchRecord) -> str:
     return "partial" if record.ok else "failed"
 
 
-def _exemplar(trace: Trace | None) -> str | None:
-    """Only a sampled trace can be looked up."""
-    return trace.id if trace is not None and trace.sampled else None
+def _trail(trace: Trace | None) -> Trail | None:
+    """A sampled trace, which is one that `Telemetry.trace` gave out. Others cannot be looked up."""
+    return cast(Trail, trace) if trace is not None and trace.sampled else None
