@@ -197,7 +197,7 @@ class TrustedProxies:
 def inherit(outer: Headers, rules: HeaderRules, policy: HeaderPolicy, *, trusted: bool) -> Headers:
     """What every subrequest of a batch gets from the outer call. Once per batch."""
     named = _connection_options(value for name, value in outer if name.lower() == "connection")
-    never = HOP_BY_HOP | WRITTEN | OVERRIDES | _ABOUT_THE_OUTER_CALL
+    never = HOP_BY_HOP | WRITTEN | OVERRIDES | (_ABOUT_THE_OUTER_CALL - rules.also_inherited)
     never |= _removable(named, policy, rules.credentials)
     never |= policy.never_inherit | frozenset(map(normal, rules.never_inherited))
     return tuple(
