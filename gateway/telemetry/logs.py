@@ -1,9 +1,9 @@
 """What happened, one line each: a batch, a refusal, a passed request, a fault of ours, a change of
 the process's state.
 
-A line holds only fields of `lines.FIELDS`, and no control bytes. Bodies, headers and the values of
-a query are never handed to this module. What a client can cause at will is written a hundred times
-a minute and then counted.
+A line holds only fields of `lines.FIELDS`, and no control bytes. Bodies and headers never get to
+this module, and the values of a query end here. What a client can cause at will is written a
+hundred times a minute and then counted.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Logs:
     # --- what clients cause ----------------------------------------------------------------------
 
     def batch(self, record: BatchRecord, outcome: str) -> None:
-        sent = set(record.writes_sent)
+        sent, unsent = set(record.writes_sent), set(record.writes_unsent)
         level = self._log.warning if outcome in ("cut", "deadline") else self._log.info
         level(
             "batch",
@@ -168,6 +168,7 @@ class Logs:
             dialect=record.dialect,
             endpoint=record.endpoint,
             client=record.client,
+            status=record.status,
             outcome=outcome,
             ok=record.ok,
             failed=record.failed,
@@ -177,7 +178,7 @@ class Logs:
             bytes_in=record.bytes_in,
             bytes_out=record.bytes_out,
             writes_sent=lines.ranges(sent),
-            writes_unsent=lines.ranges(set(record.writes_unsent) - sent),
+            writes_unsent=lines.ranges(unsent - sent),
             parts=lines.listed(record.parts),
             parts_left_out=max(0, len(record.parts) - lines.PARTS) or None,
         )
@@ -210,7 +211,7 @@ class Logs:
             client=record.client,
             method=record.method,
             path=lines.mask_query(record.target),
-            status=record.status or "000",
+            status=record.status or None,
             outcome=record.outcome,
             error=record.error or None,
             seconds=round(record.seconds, 6),
