@@ -10,13 +10,14 @@ spelling is read once per batch: clients tend to repeat the same fields in every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 from msgspec import Raw
 
 from gateway import bodies, headers
 from gateway.batch import BulkCall, Header, Headers, Where
+from gateway.dialects import _requests
 from gateway.errors import BadHeader, Refused
 from gateway.headers import HeaderPolicy
 
@@ -74,19 +75,12 @@ def any_form(spelling: bytes, where: Where) -> Iterator[Header]:
     """A map, a list of items or of lines, or both mixed."""
     if spelling.startswith(b"{"):
         fields = bodies.decode(spelling, dict[str, Raw], where)
-        _refuse_duplicates(spelling, fields, where)
+        _requests.refuse_duplicates(spelling, dict.fromkeys(fields, 1), where)
         for name, value in fields.items():
             yield from _pair(name, value, where)
         return
     for index, element in enumerate(bodies.decode(spelling, list[Raw], where)):
         yield from _element(bytes(element), f"{where}[{index}]")
-
-
-def _refuse_duplicates(spelling: bytes, names: Iterable[str], where: Where) -> None:
-    try:
-        bodies.refuse_duplicates(spelling, dict.fromkeys(names, 1))
-    except Refused as refused:
-        raise Refused(refused.reason, f"{where}: {refused.message}") from None
 
 
 def _element(element: bytes, where: Where) -> Iterator[Header]:

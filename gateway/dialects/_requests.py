@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from msgspec import Raw, UnsetType
 
-from gateway import target
+from gateway import bodies, target
 from gateway.batch import Where
 from gateway.errors import Refused
 
@@ -37,6 +38,15 @@ def given(raw: Raw | UnsetType) -> bytes | None:
 def member(where: Where, key: str, index: int) -> Where:
     """The place of a map's member: its key if that is fit for a message, else its number."""
     return f"{where}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{where}[{index}]"
+
+
+def refuse_duplicates(body: bytes, seen: Mapping[str, int], where: Where = "") -> None:
+    """`bodies.refuse_duplicates` for a document that stands inside the client's."""
+    try:
+        bodies.refuse_duplicates(body, seen)
+    except Refused as refused:
+        place = f"{where}: " if where else ""
+        raise Refused(refused.reason, place + refused.message) from None
 
 
 def check_prefix(prefix: str | None) -> None:

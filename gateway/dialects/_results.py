@@ -41,18 +41,20 @@ def string(value: bytes) -> bytes:
 
 
 class Memo(dict[K, bytes], Generic[K]):
-    """What was rendered before. Starts over when full: what repeats is soon back."""
+    """What was rendered before, short things only. Starts over when full: what repeats is soon
+    back."""
 
-    __slots__ = ("_most", "_render")
+    __slots__ = ("_render",)
 
-    def __init__(self, render: Callable[[K], bytes], most: int = 512) -> None:
+    def __init__(self, render: Callable[[K], bytes]) -> None:
         self._render = render
-        self._most = most
 
     def __missing__(self, key: K) -> bytes:
-        if len(self) >= self._most:
-            self.clear()
-        rendered = self[key] = self._render(key)
+        rendered = self._render(key)
+        if len(rendered) <= 256:
+            if len(self) >= 512:
+                self.clear()
+            self[key] = rendered
         return rendered
 
 
@@ -73,37 +75,29 @@ class Layout(NamedTuple):
 
 
 _layouts: dict[tuple[bytes, ...], Layout] = {}
-
-
-def layout(fields: RawHeaders) -> Layout:
-    """A backend has few layouts and many answers, so this is looked up."""
-    names = tuple(map(_name, fields))
-    known = _layouts.get(names)
-    if known is None:
-        if len(_layouts) >= 256:
-            _layouts.clear()
-        known = _layouts[names] = _layout([name.lower() for name in names])
-    return known
-
-
-def _layout(names: list[bytes]) -> Layout:
-    places = {name: names.index(name) for name in names}
-    return Layout(
-        places.get(b"content-type", -1), places.get(b"connection", -1), len(places) < len(names)
-    )
-
-
 _HARMLESS = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 
 
 def received(reply: Reply) -> tuple[RawHeaders, Layout]:
-    """The fields of an answer without those its `Connection` names (RFC 9110 7.6.1)."""
+    """The fields of an answer, without those its `Connection` names (RFC 9110 7.6.1)."""
     fields = reply.headers
-    known = layout(fields)
-    if known.connection < 0 or fields[known.connection][1] in _HARMLESS:
-        return fields, known
+    names = tuple(map(_name, fields))
+    # A backend has few layouts and many answers.
+    layout = _layouts.get(names) or _layout(names)
+    if layout.connection < 0 or fields[layout.connection][1] in _HARMLESS:
+        return fields, layout
     fields = headers.forward_response(fields)
-    return fields, layout(fields)
+    return fields, _layout(tuple(map(_name, fields)))
+
+
+def _layout(names: tuple[bytes, ...]) -> Layout:
+    if len(_layouts) >= 256:
+        _layouts.clear()
+    lower = [name.lower() for name in names]
+    places = {name: lower.index(name) for name in lower}
+    content_type, connection = places.get(b"content-type", -1), places.get(b"connection", -1)
+    layout = _layouts[names] = Layout(content_type, connection, len(places) < len(lower))
+    return layout
 
 
 def contents(body: bytes, fields: RawHeaders, known: Layout) -> tuple[bytes, bool]:
@@ -128,9 +122,30 @@ def phrase(status: int, reason: bytes = b"") -> str:
 # --- results made by the gateway -----------------------------------------------------------------
 
 
+_SAID = {
+    "connection_refused": "the backend refuses connections",
+    "destination_unavailable": "the backend cannot be reached",
+    "dns_error": "the backend's name cannot be resolved",
+    "tls_certificate_error": "the backend's certificate is not accepted",
+    "tls_protocol_error": "the TLS handshake with the backend failed",
+    "connection_timeout": "the backend took no connection in time",
+    "connection_terminated": "the backend closed the connection instead of answering",
+    "connection_limit_reached": "no connection to the backend was free",
+    "http_response_timeout": "the backend did not answer in time",
+    "http_response_incomplete": "the backend's answer was cut short",
+    "http_protocol_error": "the backend's answer is no valid HTTP",
+    "http_response_content_coding": "the coding of the backend's answer cannot be undone",
+    "http_response_body_size": "the backend's answer is too large",
+    "http_response_header_section_size": "the head of the backend's answer is too large",
+    "proxy_loop_detected": "a bulk call inside a bulk call",
+    "proxy_internal_error": "a fault of the gateway's own",
+}
+"""For people, where whoever made the failure wrote nothing; else the slug says enough."""
+
+
 def explanation(failure: Failure) -> str:
-    """One line for a person; the slug says enough where nobody wrote one."""
-    return failure.message or failure.details.replace("_", " ")
+    """One line for a person."""
+    return failure.message or _SAID.get(failure.error) or failure.details.replace("_", " ")
 
 
 def gateway_fields(failure: Failure) -> RawHeaders:

@@ -249,7 +249,7 @@ def _wanted(query: str) -> frozenset[bytes] | None:
 # --- writing -------------------------------------------------------------------------------------
 
 RawHeader = tuple[bytes, bytes]
-_JSON = (b"Content-Type", b"application/json")
+Render = Callable[[RawHeader], bytes]
 
 
 class Responses:
@@ -262,16 +262,7 @@ class Responses:
         self._omit_skipped = omit_skipped
         self._separator = b""
         self._aborted_by = -1
-        self._field = self._memo(_results.NOT_IN_ENTRIES)
-        self._bodiless = self._memo(_results.NOT_IN_ENTRIES - {b"content-length"})
-
-    def _memo(self, dropped: frozenset[bytes]) -> Callable[[RawHeader], bytes]:
-        def render(pair: RawHeader) -> bytes:
-            name = pair[0].lower()
-            shown = name not in dropped and (self._wanted is None or name in self._wanted)
-            return _field(pair) if shown else b""
-
-        return _results.Memo(render).__getitem__
+        self._field, self._bodiless = _ALL if wanted is None else _renders(wanted)
 
     def head(self) -> bytes:
         return b'{"responses":['
@@ -291,25 +282,24 @@ class Responses:
     def whole(self, step: Step, reply: Reply) -> bytes:
         if step.subrequest.barrier and reply.failed and self._aborted_by < 0:
             self._aborted_by = step.index
-        if reply.failure is None:
-            entry = self._theirs(reply)
-        elif self._omit_skipped and _skipped(reply.failure):
+        if self._omit_skipped and reply.failure is not None and _skipped(reply.failure):
             return b""
-        else:
-            entry = self._ours(reply.failure)
         separator, self._separator = self._separator, b","
-        return separator + entry
+        if reply.failure is not None:
+            return separator + self._ours(reply.failure)
+        return self._theirs(separator, reply)
 
-    def _theirs(self, reply: Reply) -> bytes:
+    def _theirs(self, separator: bytes, reply: Reply) -> bytes:
+        """One result, joined once: bodies may be large."""
         fields, layout = _results.received(reply)
-        known = self._field if reply.body else self._bodiless
-        shown = b",".join(filter(None, map(known, fields)))
-        status = b'{"status":%d,"headers":[' % reply.status
+        render = self._field if reply.body else self._bodiless
+        shown = b",".join(filter(None, map(render, fields)))
+        status = b'%b{"status":%d,"headers":[' % (separator, reply.status)
         if not reply.body:  # a 204, say (D-G5)
             return b"".join((status, shown, b"]}"))
         contents, base64 = _results.contents(reply.body, fields, layout)
         if base64:
-            shown = b",".join(filter(None, (shown, _field(_results.BASE64))))
+            shown = b",".join(filter(None, (shown, _pair(_results.BASE64))))
         return b"".join((status, shown, b'],"body":', contents, b"}"))
 
     def _ours(self, failure: Failure) -> bytes:
@@ -323,14 +313,36 @@ class Responses:
         marks = _results.gateway_fields(failure)
         if self._wanted is None or b"content-type" in self._wanted:
             marks = (_JSON, *marks)
-        shown = b",".join(map(_field, marks))
+        shown = b",".join(map(_pair, marks))
         body = _error(code, f"bulk-gateway.{failure.details}", message)
         return b'{"status":%d,%b"headers":[%b],"body":%b}' % (code, skipped, shown, body)
+
+
+_JSON = (b"Content-Type", b"application/json")
 
 
 def _skipped(failure: Failure) -> bool:
     return failure.code == 424
 
 
-def _field(pair: RawHeader) -> bytes:
-    return b'{"name":%b,"value":%b}' % (_results.string(pair[0]), _results.string(pair[1]))
+def _pair(field: RawHeader) -> bytes:
+    return b'{"name":%b,"value":%b}' % (_results.string(field[0]), _results.string(field[1]))
+
+
+def _renders(wanted: frozenset[bytes] | None) -> tuple[Render, Render]:
+    """How a field is written in an entry with a body, and in one without: there its length is
+    news, of a HEAD say, and not about bytes that were changed on the way."""
+    dropped = _results.NOT_IN_ENTRIES
+    return _render(wanted, dropped), _render(wanted, dropped - {b"content-length"})
+
+
+def _render(wanted: frozenset[bytes] | None, dropped: frozenset[bytes]) -> Render:
+    def render(field: RawHeader) -> bytes:
+        name = field[0].lower()
+        shown = name not in dropped and (wanted is None or name in wanted)
+        return _pair(field) if shown else b""
+
+    return _results.Memo(render).__getitem__
+
+
+_ALL = _renders(None)

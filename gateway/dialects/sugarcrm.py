@@ -204,18 +204,18 @@ class _Reader:
         self, parsed: Body, body: bytes, where: Where, base: Headers | None
     ) -> tuple[tuple[Subrequest, ...], bool]:
         """`base` is what the entries of a nested call start from; None in the outer one."""
-        requests = parsed.requests
+        requests, place = parsed.requests, f"{where}.requests" if where else "requests"
         if isinstance(requests, UnsetType):
-            raise Refused("missing_parameter", f"{where}requests: missing")
+            raise Refused("missing_parameter", f"{place}: missing")
         self._left -= len(requests)
         if self._left < 0:
             most = self._bulk.max_subrequests
-            raise Refused("too_many_subrequests", f"{where}requests: more than {most} subrequests")
-        bodies.refuse_duplicates(body, _seen(requests))
+            raise Refused("too_many_subrequests", f"{place}: more than {most} subrequests")
+        _requests.refuse_duplicates(body, _seen(requests), where)
         if isinstance(requests, dict):
-            return tuple(self._members(requests, f"{where}requests", base)), True
+            return tuple(self._members(requests, place, base)), True
         listed = [
-            self._subrequest(entry, f"{where}requests[{index}]", base)
+            self._subrequest(entry, f"{place}[{index}]", base)
             for index, entry in enumerate(requests)
         ]
         return tuple(listed), False
@@ -315,7 +315,7 @@ class _Reader:
         document = body or b"{}"
         try:
             parsed = bodies.decode(document, Body, f"{where}.data")
-            children, keyed = self._entries(parsed, document, f"{where}.data.", inherited)
+            children, keyed = self._entries(parsed, document, f"{where}.data", inherited)
         except Refused as refused:
             if refused.reason == "too_many_subrequests":  # the outer call's limit, not the entry's
                 raise
@@ -350,43 +350,15 @@ def _own_form(spelling: bytes, where: Where) -> Iterator[Header]:
 
 # --- writing -------------------------------------------------------------------------------------
 
-_DROPPED = _results.NOT_IN_ENTRIES | {b"set-cookie"}
-_SPECIAL = {b"etag": b"ETag", b"www-authenticate": b"WWW-Authenticate"}
-_JSON = (b"Content-Type", b"application/json")
-_OWN_FIELDS = ((b"Cache-Control", b"no-store"), _JSON)
-
-
-def _canonical(name: bytes) -> bytes:
-    """Clients look names up by case (D-S8); empty for one that no entry carries."""
-    lower = name.lower()
-    if lower in _DROPPED:
-        return b""
-    return _SPECIAL.get(lower) or b"-".join(word.capitalize() for word in lower.split(b"-"))
-
-
-def _field(pair: tuple[bytes, bytes]) -> bytes:
-    name = _names[pair[0]]
-    return _results.string(name) + b":" + _results.string(pair[1]) if name else b""
-
-
-def _end(status: tuple[int, bytes]) -> bytes:
-    text = _results.encode(_results.phrase(*status))
-    return b',"status":%d,"status_text":%b}' % (status[0], text)
-
-
-_names = _results.Memo(_canonical)
-_ends = _results.Memo(_end)
-
 
 class Entries:
     """Writes the answer: a list or a map of entries, some of which hold such a list themselves."""
 
-    __slots__ = ("_field", "_keyed", "_separator")
+    __slots__ = ("_keyed", "_separator")
 
     def __init__(self, keyed: bool) -> None:
         self._keyed = keyed
         self._separator = b""
-        self._field = _results.Memo(_field).__getitem__
 
     def head(self) -> bytes:
         return b"{" if self._keyed else b"["
@@ -403,7 +375,7 @@ class Entries:
 
     def part(self, step: Step, reply: Reply) -> bytes:
         """A group has no reply of its own; what stopped it shows in its entries."""
-        return b"" if _groups(step.subrequest) else self._entry(reply)
+        return b"" if _groups(step.subrequest) else _entry(b"", reply)
 
     def close(self, step: Step, outcome: Outcome) -> bytes:
         if not _groups(step.subrequest):
@@ -415,56 +387,86 @@ class Entries:
     def whole(self, step: Step, reply: Reply) -> bytes:
         if _groups(step.subrequest):
             return self.open(step) + self.close(step, Outcome())
-        return self._lead(step) + self._entry(reply)
+        return _entry(self._lead(step), reply)
 
     def _lead(self, step: Step) -> bytes:
         separator, self._separator = self._separator, b","
         key = step.subrequest.key
         return separator if key is None else separator + _results.encode(key) + b":"
 
-    def _entry(self, reply: Reply) -> bytes:
-        if reply.failure is not None:
-            return self._ours(reply.failure)
-        fields, layout = _results.received(reply)
-        contents, base64 = b'""', False
-        if reply.body:
-            contents, base64 = _results.contents(reply.body, fields, layout)
-        if layout.repeats or base64 or reply.status >= 400:
-            shown = self._joined(_completed(fields, reply.status, base64))
-        else:
-            shown = b",".join(filter(None, map(self._field, fields)))
-        return b"".join(
-            (
-                b'{"contents":',
-                contents,
-                b',"headers":{%b}' % shown if shown else b',"headers":[]',
-                _ends[reply.status, reply.reason],
-            )
-        )
 
-    def _ours(self, failure: Failure) -> bytes:
-        code = failure.code
-        contents = _error(failure.label or _label(code), _results.explanation(failure))
-        fields = self._joined((*_OWN_FIELDS, *_results.gateway_fields(failure)))
-        return b'{"contents":%b,"headers":{%b}%b' % (contents, fields, _ends[code, b""])
+def _groups(subrequest: Subrequest) -> bool:
+    """A nested bulk call: nothing is sent for it, and it holds what its entries give."""
+    return not subrequest.target and subrequest.refusal is None
 
-    def _joined(self, fields: RawHeaders) -> bytes:
-        """Fields of one name become one, in whatever case they came (RFC 9110 5.3)."""
-        values: dict[bytes, bytes] = {}
-        for name, value in fields:
-            name = _names[name]
-            values[name] = values[name] + b", " + value if name in values else value
-        return b",".join(filter(None, map(self._field, values.items())))
+
+def _entry(lead: bytes, reply: Reply) -> bytes:
+    """One result after `lead`, joined once: contents may be large."""
+    if reply.failure is not None:
+        return lead + _ours(reply.failure)
+    fields, layout = _results.received(reply)
+    contents, base64 = b'""', False
+    if reply.body:
+        contents, base64 = _results.contents(reply.body, fields, layout)
+    if reply.status >= 400 or base64 or layout.repeats:
+        shown = _joined(_completed(fields, reply.status, base64))
+    else:
+        shown = b",".join(filter(None, map(_field, fields)))
+    begin, end = (b',"headers":{', b"}") if shown else (b',"headers":[]', b"")
+    status = _ends[reply.status, reply.reason]
+    return b"".join((lead, b'{"contents":', contents, begin, shown, end, status))
+
+
+def _ours(failure: Failure) -> bytes:
+    contents = _error(failure.label or _label(failure.code), _results.explanation(failure))
+    shown = _joined((*_OF_ERRORS, *_results.gateway_fields(failure)))
+    return b'{"contents":%b,"headers":{%b}%b' % (contents, shown, _ends[failure.code, b""])
+
+
+_JSON = (b"Content-Type", b"application/json")
+_OF_ERRORS = ((b"Cache-Control", b"no-store"), _JSON)
 
 
 def _completed(fields: RawHeaders, status: int, base64: bool) -> RawHeaders:
     """With what clients need to make sense of the contents: the JS client reads no error that is
-    not typed as JSON in exactly this spelling."""
+    not typed as JSON, in exactly this spelling."""
     if status >= 400:
         fields = (*(pair for pair in fields if pair[0].lower() != b"content-type"), _JSON)
     return (*fields, _results.BASE64) if base64 else fields
 
 
-def _groups(subrequest: Subrequest) -> bool:
-    """A nested bulk call: nothing is sent for it, and it holds what its entries give."""
-    return not subrequest.target and subrequest.refusal is None
+def _joined(fields: RawHeaders) -> bytes:
+    """Fields of one name as one, in whatever case they came (RFC 9110 5.3)."""
+    values: dict[bytes, bytes] = {}
+    for name, value in fields:
+        key = _keys[name]
+        values[key] = values[key] + b", " + value if key in values else value
+    return b",".join(key + _results.string(value) for key, value in values.items() if key)
+
+
+_DROPPED = _results.NOT_IN_ENTRIES | {b"set-cookie"}
+_SPECIAL = {b"etag": b"ETag", b"www-authenticate": b"WWW-Authenticate"}
+
+
+def _key(name: bytes) -> bytes:
+    """A name as clients look it up, by case (D-S8), and a colon; empty for what is dropped."""
+    lower = name.lower()
+    if lower in _DROPPED:
+        return b""
+    words = (word.capitalize() for word in lower.split(b"-"))
+    return _results.string(_SPECIAL.get(lower) or b"-".join(words)) + b":"
+
+
+def _pair(field: tuple[bytes, bytes]) -> bytes:
+    key = _keys[field[0]]
+    return key + _results.string(field[1]) if key else b""
+
+
+def _end(status: tuple[int, bytes]) -> bytes:
+    text = _results.encode(_results.phrase(*status))
+    return b',"status":%d,"status_text":%b}' % (status[0], text)
+
+
+_keys = _results.Memo(_key)
+_field = _results.Memo(_pair).__getitem__
+_ends = _results.Memo(_end)

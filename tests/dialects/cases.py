@@ -1,0 +1,216 @@
+"""Golden cases: a folder each, `data/<dialect>/<case>/`.
+
+    request.http    the bulk call, as a client sends it; lines of the head end in LF
+    options.json    the dialect's options, if any
+    upstream.json   what the backend answers, in the order of the calls
+    plan.json       what would be sent: calls with their merged fields, order, refusals
+    response.http   the answer, byte for byte
+
+The walk is the gateway's own, without network, clock or loop: parse, plan, schedule, call, render.
+What the gateway adds to every call (Host, Via, X-Forwarded-*) and to every answer is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import deque
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from gateway import headers, target
+from gateway.batch import Answer, BulkCall, Call, Failure, Headers, Reply, Step, failed
+from gateway.dialects import create
+from gateway.errors import Refused
+from gateway.planning import expand
+from gateway.planning.delivery import GROUP, Delivery
+from gateway.planning.graph import Plan, plan
+from gateway.planning.schedule import Schedule, Skip
+
+DATA = Path(__file__).parent / "data"
+WIDTH = 8
+
+
+def folders() -> list[Path]:
+    return sorted(path.parent for path in DATA.glob("*/*/request.http"))
+
+
+def read_request(text: bytes) -> BulkCall:
+    """A request as it stands in a file."""
+    head, _, body = text.partition(b"\n\n")
+    line, *fields = head.decode("latin-1").split("\n")
+    _, address, _ = line.split(" ")
+    path, _, query = address.partition("?")
+    outer = tuple((name, value.strip()) for name, _, value in (f.partition(":") for f in fields))
+    host = headers.first(outer, "host") or "localhost"
+    return BulkCall(path, query, outer, body, origins=frozenset({target.origin("http", host)}))
+
+
+class Case:
+    """One folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.dialect = create(folder.parent.name, self._json("options.json") or {})
+        self.bulk = read_request((folder / "request.http").read_bytes())
+
+    def _json(self, name: str) -> Any:
+        path = self.folder / name
+        return json.loads(path.read_bytes()) if path.exists() else None
+
+    @cached_property
+    def tree(self) -> Plan | Refused:
+        try:
+            return plan(self.dialect.parse(self.bulk))
+        except Refused as refused:
+            return refused
+
+    @cached_property
+    def context(self) -> expand.Context:
+        rules = self.dialect.rules
+        inherited = headers.inherit(self.bulk.headers, rules, headers.HeaderPolicy(), trusted=False)
+        key = headers.idempotency_key(self.bulk.headers)
+        return expand.Context("id", inherited, rules, idempotency_key=key)
+
+    # --- plan.json ---------------------------------------------------------------------------
+
+    def plan(self) -> bytes:
+        if isinstance(self.tree, Refused):
+            shown: Any = {"refused": self.tree.reason, "message": self.tree.message}
+        else:
+            shown = {
+                "gated": self.tree.batch.gated,
+                "keyed": self.tree.batch.keyed,
+                "steps": [self._step(step) for step in self.tree.steps],
+            }
+        return json.dumps(shown, indent=1, ensure_ascii=False).encode() + b"\n"
+
+    def _step(self, step: Step) -> dict[str, Any]:
+        subrequest = step.subrequest
+        shown = {
+            "where": subrequest.where,
+            "key": subrequest.key,
+            **self._wish(step),
+            "barrier": subrequest.barrier,
+            "needs": step.needs,
+            "follows": step.follows,
+        }
+        return {name: value for name, value in shown.items() if value not in (None, False, ())}
+
+    def _wish(self, step: Step) -> dict[str, Any]:
+        refusal = step.subrequest.refusal
+        if refusal is not None:
+            return {"refused": f"{refusal.code} {refusal.label}", "message": refusal.message}
+        if not step.subrequest.target:
+            return {"holds": step.size - 1}
+        call = expand.call(step, self.context)
+        fields = [f"{name}: {value}" for name, value in (*call.headers, *call.extra)]
+        return {"send": line(call), "headers": fields, "body": _shown(call.body)}
+
+    # --- response.http -----------------------------------------------------------------------
+
+    def response(self) -> bytes:
+        if isinstance(self.tree, Refused):
+            refused = self.tree
+            return _whole(self.dialect.refusal(refused.status, refused.reason, refused.message))
+        return Exchange(self, self.tree, self._json("upstream.json") or []).run()
+
+
+class Exchange:
+    """One run of a plan against canned replies."""
+
+    def __init__(self, case: Case, tree: Plan, canned: list[dict[str, Any]]) -> None:
+        self._case = case
+        self._plan = tree
+        self._canned = deque(canned)
+        self._renderer = case.dialect.renderer(tree.batch)
+        self._schedule = Schedule(tree, WIDTH)
+        self._delivery = Delivery(tree, self._renderer)
+        self._gated = tree.batch.gated
+
+    def run(self) -> bytes:
+        waiting = deque(self._schedule.begin())
+        while waiting:
+            step = self._plan.steps[waiting.popleft()]
+            reply = self._reply(step)
+            answer = self._gate(step, reply)
+            if answer is not None:
+                return _whole(answer)
+            self._delivery.reply(step.index, reply)
+            starts, skips = self._schedule.finish(step.index, failed=reply.failed)
+            waiting.extend(starts)
+            for skip in skips:
+                self._skip(skip)
+        assert not self._canned, "replies that nobody asked for"
+        body = self._renderer.head() + b"".join(piece.data for piece in self._delivery.pieces())
+        assert self._delivery.done
+        assert not self._delivery.bugs
+        return _head(200, (("Content-Type", "application/json"),)) + body
+
+    def _reply(self, step: Step) -> Reply:
+        subrequest = step.subrequest
+        if subrequest.refusal is not None:
+            return failed(subrequest.refusal)
+        if not subrequest.target:
+            return GROUP
+        call = expand.call(step, self._case.context)
+        canned = self._canned.popleft()
+        assert canned.pop("to") == line(call)
+        return _reply(canned, call)
+
+    def _gate(self, step: Step, reply: Reply) -> Answer | None:
+        if not self._gated or reply is GROUP or reply.call is None:
+            return None
+        self._gated = False
+        return self._case.dialect.gate(self._plan.batch, reply) if not reply.failure else None
+
+    def _skip(self, skip: Skip) -> None:
+        slug = "onfail_abort" if self._plan.steps[skip.because].subrequest.barrier else "dependency"
+        self._delivery.reply(skip.step, failed(Failure("proxy_internal_response", slug)))
+
+
+@dataclass
+class _Canned:
+    """The members of a reply in upstream.json, beside `to`."""
+
+    status: int = 200
+    reason: str = "OK"
+    headers: tuple[str, ...] = ("Content-Type: application/json",)
+    body: str = ""
+    base64: str = ""
+    failure: dict[str, Any] | None = None
+
+
+def _reply(members: dict[str, Any], call: Call) -> Reply:
+    canned = _Canned(**members)
+    if canned.failure:
+        return failed(Failure(**canned.failure), call)
+    pairs = (field.partition(": ") for field in canned.headers)
+    return Reply(
+        canned.status,
+        canned.reason.encode(),
+        tuple((name.encode(), value.encode("latin-1")) for name, _, value in pairs),
+        canned.body.encode() or base64.b64decode(canned.base64),
+        call=call,
+    )
+
+
+def line(call: Call) -> str:
+    return f"{call.method} {call.target}"
+
+
+def _shown(body: bytes | None) -> str | None:
+    return None if body is None else body.decode()
+
+
+def _whole(answer: Answer) -> bytes:
+    fields = (("Content-Type", answer.content_type), *answer.headers)
+    return _head(answer.status, fields) + answer.body
+
+
+def _head(status: int, fields: Headers) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{n}: {v}" for n, v in fields)]
+    return "".join(f"{text}\n" for text in [*lines, ""]).encode("latin-1")
