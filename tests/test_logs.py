@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import pty
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +255,16 @@ def test_others_log_through_structlog_at_the_level_in_force(journal: Open) -> No
     (line,) = log.lines()
     assert (line["event"], line["worker"]) == ("two", 3)
     assert not structlog.is_configured()
+
+
+def test_last_words_are_written_though_nobody_closes_the_log() -> None:
+    program = (
+        "import structlog; from gateway.telemetry.logs import Logs\n"
+        "Logs(format='json').take_over(); structlog.get_logger().info('stopped', clean=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert json.loads(done.stderr)["clean"] is True
+    assert done.stdout == b""
 
 
 # --- how many ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ hundred times a minute and then counted.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -109,11 +110,13 @@ class Logs:
         for name in SILENCED:
             logging.getLogger(name).disabled = True
         logging.getLogger().addHandler(self._foreign)
+        atexit.register(self.close)
 
     def close(self) -> None:
-        """Last of all: the lines of others who close are to be written too."""
+        """Last of all, at the latest when the process exits: others still have last words."""
         if self._in_charge:
             self._in_charge = False
+            atexit.unregister(self.close)
             structlog.reset_defaults()
             for name in SILENCED:
                 logging.getLogger(name).disabled = False
