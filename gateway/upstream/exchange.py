@@ -156,11 +156,11 @@ class Exchange:
                 self.lane.pool.detach(connection)
             else:
                 connection.deadline = monotonic() + self.lane.pool.timeouts.stall
-        self._sink.received(head, data, last=False)
+        self._hand_on(head, data, last=False)
 
     def ended(self, head: Reply | None, data: bytes) -> None:
         self._end()
-        self._sink.received(head, data, last=True)
+        self._hand_on(head, data, last=True)
 
     def replied(self, call: Call, reply: Reply) -> None:
         """`Taker`: streamed, only failures come this way."""
@@ -170,6 +170,13 @@ class Exchange:
 
     def urgent(self, call: Call) -> bool:
         return True
+
+    def _hand_on(self, head: Reply | None, data: bytes, last: bool) -> None:
+        try:
+            self._sink.received(head, data, last)
+        except Exception as error:
+            self.lane.pool.report("the sink of an answer", error)
+            self.abort()
 
     def _end(self) -> None:
         self._over = True

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -54,7 +54,6 @@ class Pool:
         elsewhere; if they counted, a few dozen browsers would leave no connection for anybody."""
         self.idle: list[Connection] = []
         """Most recently used last, and used first: the others may then grow old and go."""
-        self.connecting = 0
         self.waiting = 0
         """Calls without a connection."""
         self.calls = 0
@@ -114,6 +113,11 @@ class Pool:
     def busy(self) -> int:
         """Connections that carry a call: what is in flight."""
         return len(self.connections) - len(self.idle)
+
+    @property
+    def connecting(self) -> int:
+        """Connections that are being made."""
+        return len(self._tasks)
 
     # --- a lane's side ---------------------------------------------------------------------------
 
@@ -290,7 +294,6 @@ class Pool:
         wanted = self.waiting + len(self._again) - self.connecting
         room = self._limit - len(self.connections) - self.connecting
         for _ in range(min(wanted, room)):
-            self.connecting += 1
             task = self._loop.create_task(self._connect())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -300,14 +303,16 @@ class Pool:
     async def _connect(self) -> None:
         try:
             result = await self.origin.connect(lambda: Connection(self))
-        finally:
-            self.connecting -= 1
-        if isinstance(result, Connection) and not result.alive:
-            result = Failure("http_protocol_error", "spoke_first")
+        except Exception as error:
+            self.report("a connection", error)
+            result = Failure("proxy_internal_error", "connect")
+        self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         if isinstance(result, Failure):
             self._not_connected(result)
-        else:
+        elif result.alive:
             self._connected(result)
+        else:
+            self._not_connected(_SPOKE_FIRST)
 
     def _connected(self, connection: Connection) -> None:
         self.connects["ok"] += 1
@@ -369,10 +374,14 @@ class Pool:
         try:
             lane.taker.replied(call, reply)
         except Exception as error:
-            # One batch's bug: raised from a transport's callback it would end somebody else's call.
-            self._loop.call_exception_handler({"message": "a reply's owner", "exception": error})
+            # Raised from a transport's callback it would end somebody else's call.
+            self.report("the owner of a reply", error)
         finally:
             self._telling -= 1
+
+    def report(self, where: str, error: Exception) -> None:
+        """A bug of ours: loud, and nobody's failure but its own."""
+        self._loop.call_exception_handler({"message": f"a bug in {where}", "exception": error})
 
     # --- clocks ----------------------------------------------------------------------------------
 
@@ -416,4 +425,5 @@ class Pool:
 
 _CLOSED = Failure("proxy_internal_response", "closed")
 _BAD_HEAD = Failure("proxy_internal_error", "bad_head")
+_SPOKE_FIRST = Failure("http_protocol_error", "spoke_first")
 _NO_TURN = Failure("connection_limit_reached", "no_connection", retry_after=1)
