@@ -2,12 +2,13 @@
 
 A parse and a dump would change numbers, so nothing here makes a tree of a document: each step into
 it decodes one level and leaves the rest as spans. A value is bytes or a span of some, valid JSON
-in either case; `document` is where bytes from outside become a value.
+in either case; `document` is where bytes from outside become a value. What is looked into more
+than once is a `Node`, which decodes each level once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -47,12 +48,12 @@ def kind(value: Value) -> Kind:
     return _KINDS.get(memoryview(value)[0], "number")
 
 
-def members(value: Value) -> Mapping[str, Raw]:
+def members(value: Value) -> dict[str, Raw]:
     """The members of an object; of two with one name the last."""
     return _members(value)
 
 
-def items(value: Value) -> Sequence[Raw]:
+def items(value: Value) -> list[Raw]:
     """The elements of an array."""
     return _items(value)
 
@@ -70,3 +71,62 @@ def at(value: Value, path: Sequence[str]) -> Value | None:
             return None
         found = members(found).get(name)
     return found
+
+
+class Node:
+    """A value whose levels are decoded when they are first looked at, and then remembered."""
+
+    __slots__ = ("_elements", "_members", "_nodes", "kind", "value")
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+        self.kind = kind(value)
+        self._members: dict[str, Raw] | None = None
+        self._elements: list[Raw] | None = None
+        self._nodes: dict[str | int, Node] = {}
+
+    @property
+    def read(self) -> bool:
+        """Whether looking into it costs nothing any more."""
+        return self._members is not None or self._elements is not None
+
+    @property
+    def count(self) -> int:
+        """How many children it has."""
+        if self.kind == "object":
+            return len(self._names())
+        return len(self._list()) if self.kind == "array" else 0
+
+    def member(self, name: str) -> Node | None:
+        """The member of an object."""
+        if self.kind != "object":
+            return None
+        value = self._names().get(name)
+        return None if value is None else self._node(name, value)
+
+    def element(self, index: int) -> Node:
+        """The element of an array, which must have it."""
+        return self._node(index, self._list()[index])
+
+    def children(self) -> Iterator[Node]:
+        """Members or elements, in the order in which they are written."""
+        if self.kind == "object":
+            yield from (self._node(name, value) for name, value in self._names().items())
+        elif self.kind == "array":
+            yield from (self._node(index, value) for index, value in enumerate(self._list()))
+
+    def _names(self) -> dict[str, Raw]:
+        if self._members is None:
+            self._members = members(self.value)
+        return self._members
+
+    def _list(self) -> list[Raw]:
+        if self._elements is None:
+            self._elements = items(self.value)
+        return self._elements
+
+    def _node(self, key: str | int, value: Value) -> Node:
+        node = self._nodes.get(key)
+        if node is None:
+            node = self._nodes[key] = Node(value)
+        return node

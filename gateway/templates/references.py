@@ -1,0 +1,197 @@
+"""References to what earlier requests returned, inside a path or the strings of a body.
+
+    ${result=add-company:$.id}     a JSONPath on the named request's result
+    {id}   {company.id}            a property of an earlier result (the older form)
+
+A scanner finds them, the dialect says whose results they mean, and at the end the matches are put
+in: a string that is one whole reference becomes the match itself, byte for byte; elsewhere the
+match becomes text. Only the strings that hold a reference are touched; the rest of a body stays as
+it was written. What is put in is never scanned again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from gateway.batch import Reply, Scope, Where
+from gateway.errors import Unresolved
+from gateway.target import segment
+from gateway.templates import values
+from gateway.templates.jsonpath import Path, Walker
+
+
+class Hole(msgspec.Struct, frozen=True):
+    """A reference as it was found: nobody knows yet whether it means anything."""
+
+    name: str
+    path: str
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A reference that means the result of an earlier request."""
+
+    name: str
+    """The request's, exactly."""
+    path: Path
+
+
+Scan = Callable[[str], list[str | Hole]]
+"""Text -> its parts. Raises Unresolved for a reference that has no end."""
+
+Resolve = Callable[[Hole], Reference]
+"""Raises Unresolved for a reference that means nothing."""
+
+Parts = tuple[str | Reference, ...]
+
+# --- finding them --------------------------------------------------------------------------------
+
+_OPEN = "${result="
+
+
+def results(text: str) -> list[str | Hole]:
+    """`${result=NAME:JSONPATH}`. One pass: what an unclosed one would hide is never looked at."""
+    parts: list[str | Hole] = []
+    end = 0
+    while (start := text.find(_OPEN, end)) >= 0:
+        colon = text.find(":", start)
+        close = _close(text, colon + 1) if colon >= 0 else -1
+        if close < 0:
+            raise Unresolved("a reference has no end")
+        parts += (text[end:start], Hole(text[start + len(_OPEN) : colon], text[colon + 1 : close]))
+        end = close + 1
+    return [*parts, text[end:]]
+
+
+_UNTIL = re.compile(r"""[^}"']*+(?:"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|[^}"']++)*+\}""", re.S)
+"""Up to the brace that closes; braces in the quotes of a JSONPath do not."""
+
+
+def _close(text: str, start: int) -> int:
+    found = _UNTIL.match(text, start)
+    return found.end() - 1 if found else -1
+
+
+_PROPERTY = re.compile(r"\{([A-Za-z_][\w-]*+)(?:\.([A-Za-z_][\w-]*+))?\}", re.ASCII)
+
+
+def properties(text: str) -> list[str | Hole]:
+    """`{prop}` and `{type.prop}`; the hole's name is the type, or empty."""
+    parts: list[str | Hole] = []
+    end = 0
+    for found in _PROPERTY.finditer(text):
+        first, second = found.groups()
+        hole = Hole(first, second) if second else Hole("", first)
+        parts += (text[end : found.start()], hole)
+        end = found.end()
+    return [*parts, text[end:]]
+
+
+_STRING = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?', re.DOTALL)
+"""A string of a JSON text; the second group tells a key."""
+
+
+def strings(body: bytes, scan: Scan) -> list[bytes | list[str | Hole]]:
+    """A JSON text as bytes to be copied, and strings with references in them."""
+    pieces: list[bytes | list[str | Hole]] = []
+    end = 0
+    for found in _STRING.finditer(body):
+        token, is_key = found.groups()
+        if is_key or (b"{" not in token and b"\\" not in token):
+            continue
+        parts = scan(values.text(token))
+        if len(parts) > 1:
+            pieces += (body[end : found.start()], parts)
+            end = found.end()
+    return [*pieces, body[end:]]
+
+
+# --- putting values in ---------------------------------------------------------------------------
+
+
+class PathTemplate(msgspec.Struct, frozen=True):
+    """A target with references in it."""
+
+    text: str
+    where: Where
+    parts: Parts
+    tail: str = ""
+    """What is added to every target of the batch: a credential in the query."""
+
+    def fill(self, scope: Scope) -> str:
+        return "".join(map(str, self._filled(scope))) + self.tail
+
+    def _filled(self, scope: Scope) -> Iterator[str]:
+        for part in self.parts:
+            if isinstance(part, str):
+                yield part
+                continue
+            texts = [self._segment(match) for match in _matches(part, scope, self.where)]
+            yield ",".join(texts)
+
+    def _segment(self, match: values.Value) -> str:
+        """A value that would leave a hole in the path, or fill it with JSON, is no value here."""
+        said = "" if values.kind(match) in ("object", "array", "null") else values.text(match)
+        if not said:
+            raise Unresolved(f"{self.where}: what a reference finds does not fit into a path")
+        return segment(said)
+
+
+class BodyTemplate(msgspec.Struct, frozen=True):
+    """A JSON text with references in its strings."""
+
+    where: Where
+    pieces: tuple[bytes | Parts, ...]
+    text: str = "{...}"
+
+    def fill(self, scope: Scope) -> str:
+        pieces = (
+            piece if isinstance(piece, bytes) else self._string(piece, scope)
+            for piece in self.pieces
+        )
+        return b"".join(pieces).decode()
+
+    def _string(self, parts: Parts, scope: Scope) -> bytes:
+        whole = [part for part in parts if part != ""]
+        if len(whole) == 1 and isinstance(whole[0], Reference):
+            matches = _matches(whole[0], scope, self.where)
+            return bytes(matches[0]) if len(matches) == 1 else b"[" + b",".join(matches) + b"]"
+        return values.quoted("".join(self._said(part, scope) for part in parts))
+
+    def _said(self, part: str | Reference, scope: Scope) -> str:
+        if isinstance(part, str):
+            return part
+        return ",".join(map(values.text, _matches(part, scope, self.where)))
+
+
+def _matches(reference: Reference, scope: Scope, where: Where) -> Sequence[values.Value]:
+    kept = scope.get(reference.name)
+    if not kept:
+        raise Unresolved(f"{where}: the result that a reference means is no JSON")
+    matches = values.members(kept[0]).get(reference.path.text)
+    if matches is None:
+        raise Unresolved(f"{where}: a reference finds nothing")
+    return values.items(matches)
+
+
+class Matches(msgspec.Struct, frozen=True):
+    """Keeps what references to one result find in it: an object, JSONPath -> list of matches."""
+
+    paths: tuple[Path, ...]
+
+    def pick(self, reply: Reply) -> Sequence[bytes]:
+        document = values.document(reply.body)
+        if document is None:
+            return ()
+        return (b"{" + b",".join(self._found(Walker(document))) + b"}",)
+
+    def _found(self, walker: Walker) -> Iterator[bytes]:
+        for path in self.paths:
+            try:
+                matches = walker.matches(path)
+            except Unresolved:  # it costs too much, so it finds nothing
+                continue
+            if matches:
+                yield values.quoted(path.text) + b":[" + b",".join(matches) + b"]"

@@ -1,0 +1,50 @@
+"""JSON looked into level by level, as it was written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.templates import values
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(documents)
+def test_walking_down_finds_what_a_parse_finds(document: object) -> None:
+    waiting = [(values.Node(json.dumps(document).encode()), document)]
+    while waiting:
+        node, expected = waiting.pop()
+        assert json.loads(bytes(node.value)) == expected
+        if isinstance(expected, dict):
+            found = [node.member(name) for name in expected]
+            waiting += zip(found, expected.values(), strict=True)  # type: ignore[arg-type]
+        elif isinstance(expected, list):
+            waiting += zip(node.children(), expected, strict=True)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1,]", b"nope", b'"\xff"', b"\xef\xbb\xbf1", b"[" * 100_000, b'"\\ud800"']
+)
+def test_what_cannot_be_looked_into_is_no_document(body: bytes) -> None:
+    assert values.document(body) is None
+
+
+def test_a_document_is_without_the_blanks_around_it() -> None:
+    assert values.document(b' \n{"a": 1}\r\n') == b'{"a": 1}'
+
+
+def test_a_member_of_a_member_is_found_by_its_names() -> None:
+    document = b'{"meta": {"next": "c2"}, "list": [1]}'
+    assert values.at(document, ()) == document
+    assert bytes(values.at(document, ("meta", "next")) or b"") == b'"c2"'
+    assert values.at(document, ("meta", "none")) is None
+    assert values.at(document, ("list", "0")) is None
+    assert values.at(document, ("none", "next")) is None
