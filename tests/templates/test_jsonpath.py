@@ -32,12 +32,12 @@ documents = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
     max_leaves=25,
 )
-edges = st.integers(-4, 4).map(str) | st.just("")
+edges = st.integers(-4, 4).map(str)
 selectors = st.one_of(
     names.map(lambda name: f"'{name}'"),
     st.integers(-4, 4).map(str),
     st.just("*"),
-    st.tuples(edges, edges, st.sampled_from(["1", "-1", "2", "-2", "0"])).map(":".join),
+    st.tuples(edges, edges | st.just(""), st.sampled_from(["1", "-2", "0", ""])).map(":".join),
 )
 brackets = st.lists(selectors, min_size=1, max_size=3).map(lambda chosen: f"[{','.join(chosen)}]")
 queries = st.tuples(
