@@ -1,0 +1,75 @@
+"""A backend's contents as they stand in the answer: JSON as it is, all else as a JSON string."""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_base64
+from functools import lru_cache
+
+import msgspec
+import orjson
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def splice(body: bytes, content_type: bytes | None) -> tuple[bytes, bool]:
+    """Contents as they go into the answer, and whether they had to become base64.
+
+    What is declared JSON, or not declared at all, goes in as it is if it is JSON. Anything else is
+    a JSON string: text by its charset (UTF-8 unless one is named), other bytes in base64. Text
+    that merely looks like JSON stays text, so that a route's type does not hang on its contents.
+    """
+    expected_json, charset = _declared(content_type)
+    if expected_json:
+        contents = body.removeprefix(_BYTE_ORDER_MARK)  # it may not stand inside a document
+        if _is_json(contents):
+            return contents, False
+    try:
+        return orjson.dumps(body.decode(charset)), False
+    except (UnicodeDecodeError, orjson.JSONEncodeError):  # bytes, or UTF-16 with half a pair
+        return b'"%b"' % b2a_base64(body, newline=False), True
+
+
+_validate = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        _validate(body)
+        return body.isascii() or bool(body.decode())
+    except (UnicodeDecodeError, RecursionError):
+        return False
+    except msgspec.DecodeError:
+        return _is_json_to_orjson(body)
+
+
+def _is_json_to_orjson(body: bytes) -> bool:
+    """The second opinion: each of the two refuses some texts within the grammar."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([a-z0-9_-]{1,40})")
+_CHARSETS = frozenset(
+    {
+        "utf-8", "utf8", "us-ascii", "utf-16", "utf-16le", "utf-16be",
+        "iso-8859-1", "iso-8859-2", "iso-8859-15", "latin1",
+        "windows-1250", "windows-1251", "windows-1252", "koi8-r",
+        "shift_jis", "euc-jp", "iso-2022-jp", "gbk", "gb2312", "gb18030", "big5", "euc-kr",
+    }
+)  # fmt: skip
+"""Those that are decoded when named. A closed list: some of what Python knows under such names is
+no charset, or slow on hostile input."""
+
+
+@lru_cache(maxsize=256)
+def _declared(content_type: bytes | None) -> tuple[bool, str]:
+    """Whether JSON is to be expected, and the charset of a text."""
+    text = (content_type or b"").decode("latin-1").lower()
+    media = text.partition(";")[0].strip()
+    named = _CHARSET.search(text)
+    charset = named[1] if named and named[1] in _CHARSETS else "utf-8"
+    return media in ("", "application/json", "text/json") or media.endswith("+json"), charset

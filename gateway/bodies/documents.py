@@ -1,0 +1,123 @@
+"""The client's document: grammar, shape and encoding, each mistake with its place.
+
+msgspec validates and decodes in one pass. Around it stands what it leaves open: invalid UTF-8 in
+raw spans, depth, and messages that quote the client.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.batch import Where
+from gateway.bodies.depth import deeper
+from gateway.errors import Refused
+
+T = TypeVar("T")
+
+
+def document(body: bytes, shape: type[T], *, max_depth: int) -> T:
+    """The body of a bulk call, checked and decoded. Raises Refused."""
+    _check_encoding(body)
+    decoded = decode(body, shape)
+    if deeper(body, max_depth):
+        raise Refused("too_deep", f"nested deeper than {max_depth} levels")
+    return decoded
+
+
+def check_document(body: bytes, *, max_depth: int) -> None:
+    """The body is JSON, in valid UTF-8, and not too deep. Raises Refused."""
+    document(body, msgspec.Raw, max_depth=max_depth)
+
+
+def decode(body: bytes | msgspec.Raw, shape: type[T], where: Where = "") -> T:
+    """A part of a document that stands at `where`, decoded. Raises Refused."""
+    try:
+        decoded: T = _decoder(shape).decode(body)
+    except msgspec.ValidationError as mistake:
+        raise Refused("bad_shape", _misshapen(str(mistake), where)) from None
+    except msgspec.DecodeError as mistake:
+        raise Refused("bad_json", _malformed(bytes(body), str(mistake), where)) from None
+    except UnicodeDecodeError:
+        raise Refused("bad_json", _placed("invalid UTF-8", where)) from None
+    except RecursionError:
+        raise Refused("too_deep", _placed("nested too deeply", where)) from None
+    return decoded
+
+
+_DECODERS: dict[Any, msgspec.json.Decoder[Any]] = {}
+"""One per shape, of which the program declares a fixed number."""
+
+
+def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
+    known = _DECODERS.get(shape)
+    if known is None:
+        known = _DECODERS[shape] = msgspec.json.Decoder(shape)
+    return known
+
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def _check_encoding(body: bytes) -> None:
+    if body.isascii():
+        return
+    if body.startswith(_BYTE_ORDER_MARK):
+        raise Refused("bad_json", "line 1, column 1: a byte order mark is not allowed")
+    try:
+        body.decode()
+    except UnicodeDecodeError as mistake:
+        raise Refused("bad_json", f"{position(body, mistake.start)}: invalid UTF-8") from None
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def position(body: bytes, offset: int) -> str:
+    """An offset as a person finds it, in characters from 1: `line 6, column 7`."""
+    lines = body[:offset].split(b"\n")
+    return f"line {len(lines)}, column {len(lines[-1].decode('utf-8', 'replace')) + 1}"
+
+
+_MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
+
+
+def _malformed(body: bytes, message: str, where: Where) -> str:
+    """msgspec's word on the grammar, with line and column for its offset."""
+    found = _MALFORMED.fullmatch(message)
+    what, offset = (found[1], int(found[2])) if found else ("unexpected end", len(body))
+    if what == "trailing characters":
+        offset -= 1  # the one offset that points behind the mistake
+    return _placed(f"{position(body, offset)}: {what}", where)
+
+
+_AT = re.compile(r"(.*) - at `(?:key in )?\$(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_QUOTING = {
+    "Invalid enum value": "not one of the known values",
+    "Invalid value": "not one of the known values",
+    "Object contains unknown field": "an unknown field",
+}
+"""How messages of msgspec begin that quote the client, and what is said instead."""
+
+
+def _misshapen(message: str, where: Where) -> str:
+    """msgspec's word on the shape, with its path in our spelling.
+
+    Entries of a map are `[...]` in that path. Who needs to name the entry decodes one by one.
+    """
+    found = _AT.fullmatch(message)
+    what, path = (found[1], found[2]) if found else (message, "")
+    place = (where + path.replace("[...]", "")).lstrip(".")
+    if missing := _MISSING.fullmatch(what):
+        return _placed("missing", f"{place}.{missing[1]}".lstrip("."))
+    for start, said in _QUOTING.items():
+        if what.startswith(start):
+            return _placed(said, place)
+    return _placed(what[:1].lower() + what[1:].replace("`", ""), place)
+
+
+def _placed(what: str, where: Where) -> str:
+    return f"{where}: {what}" if where else what

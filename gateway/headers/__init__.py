@@ -1,0 +1,39 @@
+"""Header fields on their way through: what subrequests inherit, what they bring, what we write.
+
+Pure functions over tuples of pairs. A part may change nothing about who the caller is or where the
+call goes, in whatever spelling: names are compared in normal form, because a CGI, WSGI, Rack or
+PHP backend sees `X_Real-IP` and `x-real-ip` as one variable (CVE-2022-24112, CVE-2025-64484).
+"""
+
+from gateway.headers.names import HOP_BY_HOP, normal
+from gateway.headers.passing import (
+    forward_request,
+    forward_response,
+    max_forwards,
+    text,
+    upgrade_asked,
+)
+from gateway.headers.policy import HeaderPolicy, TrustedProxies
+from gateway.headers.subrequests import body_type, first, idempotency_key, inherit, merge, own
+from gateway.headers.written import looped, managed, valid_host
+
+__all__ = [
+    "HOP_BY_HOP",
+    "HeaderPolicy",
+    "TrustedProxies",
+    "body_type",
+    "first",
+    "forward_request",
+    "forward_response",
+    "idempotency_key",
+    "inherit",
+    "looped",
+    "managed",
+    "max_forwards",
+    "merge",
+    "normal",
+    "own",
+    "text",
+    "upgrade_asked",
+    "valid_host",
+]

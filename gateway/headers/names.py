@@ -1,0 +1,140 @@
+"""Names of header fields: the form in which they are compared, and what each one is to us.
+
+The lists are the policy of DESIGN part 6; nothing else in the gateway knows a field by name in
+order to strip it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+
+
+@lru_cache(maxsize=256)  # names come from clients, so the cache is bounded
+def normal(name: str) -> str:
+    """The form in which names are compared: `X_Real.IP` is `x-real-ip`."""
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+class Kind(Enum):
+    """What a field is to us."""
+
+    NEVER = "no subrequest has it from anyone else than the gateway"
+    OUTER = "it speaks of the bulk call and of nothing inside it"
+    IDENTITY = "it says who the caller is or where the call came from"
+    TRACE = "it places the call in a trace"
+    PLAIN = "anything else"
+
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""They concern one connection and never travel on (RFC 9110 7.6.1 and 11.7, RFC 7540 3.2.1)."""
+
+FRAMING = frozenset({"content-length", "expect"})
+"""Whoever sends a body says how long it is, and whether to wait before it."""
+
+OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""They make another method of the one that was checked. Unlike DESIGN part 6, not even a trusted
+peer's are inherited: they were said of the outer POST."""
+
+WRITTEN = frozenset(
+    {
+        "accept-encoding",
+        "host",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+    }
+)
+"""The gateway writes them itself."""
+
+_NEVER = HOP_BY_HOP | FRAMING | OVERRIDES | WRITTEN | {"max-forwards"}
+
+_OUTER = frozenset(
+    {
+        "digest",
+        "dpop",
+        "idempotency-key",  # one key for a hundred effects would leave ninety-nine undone
+        "prefer",
+        "range",
+        "repr-digest",
+    }
+)
+_OUTER_PREFIXES = ("content-", "if-", "signature")
+
+_TRACE = frozenset({"traceparent", "tracestate"})
+
+_IDENTITY = frozenset(
+    {
+        "client-cert",
+        "client-cert-chain",
+        "client-ip",
+        "fastly-client-ip",
+        "forwarded",
+        "forwarded-for",
+        "proxy",  # becomes HTTP_PROXY in a CGI environment (CVE-2016-5385)
+        "true-client-ip",
+        "x-arr-clientcert",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-forwarded",
+        "x-host",
+        "x-originating-ip",
+        "x-proxyuser-ip",
+        "x-real-ip",
+        "x-rewrite-url",
+        "x-webauth-user",
+    }
+)
+_IDENTITY_PREFIXES = (
+    "cf-access-",
+    "cf-client-",
+    "cf-connecting-",
+    "remote-",
+    "ssl-client-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-client-cert",
+    "x-client-dn",
+    "x-client-verify",
+    "x-consumer-",
+    "x-credential-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-goog-authenticated-user-",
+    "x-ms-client-principal",
+    "x-original-",
+    "x-remote-",
+    "x-ssl-",
+    "x-tls-client-",
+)
+"""What common proxies tell backends about the caller, and what backends believe of it. A backend
+of one's own names: `headers.never_from_subrequest`."""
+
+
+@lru_cache(maxsize=256)
+def kind(name: str) -> Kind:
+    """What a field is to us, by its name in normal form."""
+    if name in _NEVER:
+        return Kind.NEVER
+    if name in _OUTER or name.startswith(_OUTER_PREFIXES):
+        return Kind.OUTER
+    if name in _IDENTITY or name.startswith(_IDENTITY_PREFIXES):
+        return Kind.IDENTITY
+    return Kind.TRACE if name in _TRACE else Kind.PLAIN

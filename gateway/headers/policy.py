@@ -1,0 +1,57 @@
+"""What the operator says about header fields: lists of names, and whose word is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from gateway.headers.names import normal
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderPolicy:
+    """The operator's lists; given in any spelling, kept in normal form."""
+
+    never_inherit: frozenset[str] = frozenset()
+    """No subrequest has them from the bulk call."""
+    never_from_subrequest: frozenset[str] = frozenset()
+    """No subrequest brings them. They identify the caller to this backend, so `Connection` cannot
+    name them away either."""
+    odd_names: frozenset[str] = frozenset()
+    """Names with `_` or `.` that a subrequest may bring all the same."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            names = frozenset(normal(name) for name in getattr(self, field.name))
+            object.__setattr__(self, field.name, names)
+
+
+class TrustedProxies:
+    """The peers whose word about the caller is taken.
+
+    Networks in CIDR form, or `unix` for every peer on a unix socket. Being on one is not enough
+    in itself: the proxy at its other end may hand on what its own clients made up.
+    """
+
+    def __init__(self, entries: Iterable[str] = ()) -> None:
+        """Raises ValueError for what is no network."""
+        words = frozenset(entries)
+        self._unix = "unix" in words
+        self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
+            ip_network(word, strict=False) for word in sorted(words - {"unix"})
+        )
+
+    def trusted(self, peer: str | None) -> bool:
+        """`peer` is the address at the connection's other end; nothing on a unix socket."""
+        if not peer:
+            return self._unix
+        if not self._networks:
+            return False
+        try:
+            address = ip_address(peer.partition("%")[0])  # fe80::1%eth0
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped  # a v4 peer on a dual-stack listener
+        return any(address in network for network in self._networks)

@@ -1,0 +1,130 @@
+"""The fields of a subrequest: some of the outer call's, and its own over them.
+
+common = inherit(outer, ...) + managed(outer, ...)     once per batch
+own(pairs, ...)                                        once per subrequest that brings some
+merge(common, own, ...)                                once per such call
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from gateway.batch import HeaderRules, Headers
+from gateway.errors import BadHeader
+from gateway.headers.connection import options, removed_by
+from gateway.headers.names import Kind, kind, normal
+from gateway.headers.policy import HeaderPolicy
+
+_INHERITED = (Kind.PLAIN, Kind.TRACE)
+
+
+def inherit(outer: Headers, rules: HeaderRules, policy: HeaderPolicy, *, trusted: bool) -> Headers:
+    """What every subrequest of a batch has from the outer call; `trusted` is its peer."""
+    kinds = (*_INHERITED, Kind.IDENTITY) if trusted else _INHERITED
+    besides = {name for name in rules.also_inherited if kind(name) is Kind.OUTER}
+    never = policy.never_inherit | rules.never_inherited
+    if named := options(outer):
+        never |= removed_by(named, policy, rules.credentials)
+    return tuple(
+        [
+            field
+            for field in outer
+            if (name := normal(field[0])) not in never and (kind(name) in kinds or name in besides)
+        ]
+    )
+
+
+# --- own fields ----------------------------------------------------------------------------------
+
+_MOST = 64
+_LONGEST_NAME = 128
+_LONGEST_VALUE = 8192
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t -~\xa0-\xff]*")
+_NOT_ITS_OWN = (Kind.NEVER, Kind.IDENTITY, Kind.TRACE)
+
+
+def own(pairs: Iterable[tuple[str, str]], policy: HeaderPolicy) -> Headers:
+    """A subrequest's own fields, checked. Raises BadHeader for what must not be sent.
+
+    Left out without a word, since real clients send them and mean no harm: framing, `Host`,
+    `Accept-Encoding`, and whatever only the gateway or a trusted peer may say.
+    """
+    kept: list[tuple[str, str]] = []
+    spellings: dict[str, str] = {}
+    for count, (name, value) in enumerate(pairs):
+        if count == _MOST:
+            raise BadHeader("too_many_headers", f"more than {_MOST} header fields")
+        _check(name, value)
+        compared = normal(name)
+        if kind(compared) in _NOT_ITS_OWN or compared in policy.never_from_subrequest:
+            continue
+        # The backend may take `_` and `.` for `-`, and then two fields for one.
+        if ("_" in name or "." in name) and compared not in policy.odd_names:
+            raise BadHeader("bad_header_name", "a header name holds `_` or `.`")
+        if spellings.setdefault(compared, name) != name:
+            raise BadHeader("two_spellings", "two spellings of one header name")
+        kept.append((name, value.strip(" \t")))
+    return tuple(kept)
+
+
+def _check(name: str, value: str) -> None:
+    if len(name) > _LONGEST_NAME:
+        raise BadHeader("bad_header_name", f"a header name is longer than {_LONGEST_NAME} bytes")
+    if _TOKEN.fullmatch(name) is None:
+        raise BadHeader("bad_header_name", "a header name is no token")
+    if len(value) > _LONGEST_VALUE:
+        raise BadHeader("bad_header_value", f"a header value is longer than {_LONGEST_VALUE} bytes")
+    if _VALUE.fullmatch(value) is None:
+        raise BadHeader("bad_header_value", "a header value holds a character that is not allowed")
+
+
+# --- both together -------------------------------------------------------------------------------
+
+
+def merge(inherited: Headers, own: Headers, rules: HeaderRules) -> Headers:
+    """`own` (checked) over `inherited`, which may end in managed fields: they stay last.
+
+    It is `inherited` itself when nothing differs, so that its bytes are made once per batch.
+    """
+    if not own or not rules.own_allowed:
+        return inherited
+    names = {normal(name) for name, _ in own}
+    theirs = [normal(name) for name, _ in inherited]
+    if not names.isdisjoint(rules.credentials):
+        # Identities never mix: of two callers, all fields of one hold and none of the other.
+        if rules.precedence == "own":
+            names |= rules.credentials
+        elif not rules.credentials.isdisjoint(theirs):
+            names -= rules.credentials
+            own = tuple([field for field in own if normal(field[0]) in names])
+            if not own:
+                return inherited
+    if names.isdisjoint(theirs):
+        return own + inherited
+    kept = zip(inherited, theirs, strict=True)
+    return own + tuple([field for field, name in kept if name not in names])
+
+
+# --- single fields -------------------------------------------------------------------------------
+
+_JSON: Headers = (("Content-Type", "application/json"),)
+
+
+def body_type(own: Headers) -> Headers:
+    """What a subrequest with a body needs besides: its own type stands, else it is JSON."""
+    return _JSON if first(own, "content-type") is None else ()
+
+
+def first(headers: Headers, name: str) -> str | None:
+    """The first value of a name (normal form)."""
+    for spelling, value in headers:
+        if normal(spelling) == name:
+            return value
+    return None
+
+
+def idempotency_key(outer: Headers) -> str | None:
+    """The outer key; each subrequest gets `<key>-<index>`."""
+    return first(outer, "idempotency-key")

@@ -1,0 +1,83 @@
+"""Fields that only the gateway writes: where the call goes, and which way it came."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from gateway.batch import Header, Headers
+from gateway.headers.names import WRITTEN, normal
+
+_Given = dict[str, list[str]]
+
+
+def managed(
+    outer: Headers,
+    *,
+    host: str,
+    authority: str,
+    peer: str | None,
+    trusted: bool,
+    scheme: str,
+    via: str,
+    version: str = "1.1",
+    bulk: bool = True,
+) -> Headers:
+    """The fields that are written last: once per batch, once per pass-through request.
+
+    `host` is the setting (`preserve`, `upstream` or a name), `authority` the backend's own;
+    `version` is the outer request's, `via` our name.
+    """
+    given: _Given = {}
+    for name, value in outer:
+        if (compared := normal(name)) in WRITTEN:
+            given.setdefault(compared, []).append(value)
+    outer_host = given.get("host", [""])[0]
+    sent_host = {"preserve": outer_host or authority, "upstream": authority}.get(host, host)
+    fields = [("Host", sent_host)]
+    fields += _forwarded(given if trusted else {}, peer, scheme, outer_host)
+    fields.append(("Via", ", ".join([*given.get("via", ()), f"{version} {via}"])))
+    if bulk:
+        # Compressed bytes must not reach an answer that is one document.
+        fields.append(("Accept-Encoding", "identity"))
+    return tuple(fields)
+
+
+def _forwarded(believed: _Given, peer: str | None, scheme: str, host: str) -> list[Header]:
+    """`believed` is what a trusted peer says, and empty for any other.
+
+    Only the address becomes a list. Of scheme and host a trusted peer's word stands alone, since
+    backends compare `X-Forwarded-Proto` as a whole with `https`.
+    """
+    fields = []
+    addresses = [*believed.get("x-forwarded-for", ()), peer]
+    if any(addresses):
+        fields.append(("X-Forwarded-For", ", ".join(filter(None, addresses))))
+    fields.append(("X-Forwarded-Proto", believed.get("x-forwarded-proto", [scheme])[0]))
+    if named := believed.get("x-forwarded-host", [host])[0]:
+        fields.append(("X-Forwarded-Host", named))
+    return fields
+
+
+# --- loops ---------------------------------------------------------------------------------------
+
+_FAMILY = "bulk-gateway"
+_MOST_OF_FAMILY = 5
+
+
+def looped(via: Iterable[str], name: str) -> bool:
+    """Whether a call was here before (RFC 9110 7.6.3), or in too many gateways of this kind."""
+    entries = [entry.split() for value in via for entry in value.lower().split(",")]
+    names = [entry[1] for entry in entries if len(entry) > 1]
+    kin = sum(known.startswith(_FAMILY) for known in names)
+    return name.lower() in names or kin > _MOST_OF_FAMILY
+
+
+# --- Host ----------------------------------------------------------------------------------------
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def valid_host(value: str) -> bool:
+    """Whether a `Host` names one host: the server's parser takes lists and userinfo too."""
+    return _HOST.fullmatch(value) is not None

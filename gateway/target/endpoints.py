@@ -1,0 +1,60 @@
+"""The bulk endpoints: the one router for real requests and for those a batch sends to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+from urllib.parse import unquote
+
+from gateway.errors import BadTarget
+from gateway.target.form import ABSOLUTE, normalise
+from gateway.target.patterns import Pattern
+
+Entry = TypeVar("Entry")
+
+
+class Endpoints(Generic[Entry]):
+    """Patterns and what stands behind each; the first that matches wins."""
+
+    def __init__(self, entries: Iterable[tuple[Pattern, Entry]]) -> None:
+        every = tuple(entries)
+        self._open = tuple(item for item in every if item[0].last is None)
+        # Nearly every path is no bulk call, and its last segment alone says so.
+        self._by_last = {
+            pattern.last: tuple(item for item in every if item[0].last in (pattern.last, None))
+            for pattern, _ in every
+        }
+
+    def match(self, path: str) -> tuple[Entry, dict[str, str]] | None:
+        """The entry of a path in normal form, and what the names in its pattern stand for."""
+        for pattern, entry in self._by_last.get(path.rpartition("/")[2], self._open):
+            if (params := pattern.match(path)) is not None:
+                return entry, params
+        return None
+
+    def route(self, received: str) -> tuple[Entry, dict[str, str]] | None:
+        """The entry of a request-target as it was received, matched in its normal form.
+
+        What has no normal form is no bulk call: it passes through as it came.
+        """
+        try:
+            return self.match(normalise(rooted(received)))
+        except BadTarget:
+            return None
+
+    def recursion(self, target: str) -> bool:
+        """Whether a subrequest (normal form) is a bulk call, also when decoded once or twice."""
+        path = target.partition("?")[0]
+        if self.match(path) is not None:
+            return True
+        if "%" not in path:
+            return False
+        once = unquote(path)
+        return self.match(once) is not None or self.match(unquote(once)) is not None
+
+
+def rooted(received: str) -> str:
+    """The path of a request-target: of the absolute form too, which clients send to proxies."""
+    path = received.partition("?")[0]
+    absolute = None if path.startswith("/") else ABSOLUTE.match(path)
+    return path if absolute is None else path[absolute.end() :] or "/"

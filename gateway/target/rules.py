@@ -1,0 +1,73 @@
+"""The operator's rules: which methods and paths a subrequest may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from gateway.batch import Failure
+from gateway.target.patterns import Pattern, joined
+
+_METHOD_DENIED = Failure(
+    "http_request_denied", "method_denied", message="the method is not allowed here"
+)
+_PATH_DENIED = Failure("http_request_denied", "path_denied", message="the path is not allowed here")
+
+
+@dataclass(frozen=True)
+class PathRules:
+    """Deny wins, and an empty `allow` is all. A slash at a path's end makes no difference."""
+
+    allow: tuple[Pattern, ...] = ()
+    deny: tuple[Pattern, ...] = ()
+    methods: frozenset[str] = frozenset(
+        {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+    )
+    encoded_slash: Literal["auto", "keep", "refuse"] = "auto"
+
+    @property
+    def slash(self) -> Literal["keep", "refuse"]:
+        """What `normalise` is to do: an encoded slash is data while no rule reads the path."""
+        if self.encoded_slash == "auto":
+            return "refuse" if self.allow or self.deny else "keep"
+        return self.encoded_slash
+
+    def refusal(self, method: str, target: str) -> Failure | None:
+        """Why a subrequest (target in normal form) may not be sent, or None."""
+        if method not in self.methods:
+            return _METHOD_DENIED
+        if (self.allow or self.deny) and not self._permitted(target.partition("?")[0]):
+            return _PATH_DENIED
+        return None
+
+    def _permitted(self, path: str) -> bool:
+        """Every reading of the path is allowed, and none denied."""
+        return not any(
+            self._denied.fullmatch(reading) or (self.allow and not self._allowed.fullmatch(reading))
+            for reading in _readings(path)
+        )
+
+    @cached_property
+    def _allowed(self) -> re.Pattern[str]:
+        return joined(self.allow, "/?")
+
+    @cached_property
+    def _denied(self) -> re.Pattern[str]:
+        return joined(self.deny, "/?")
+
+
+_PARAMETERS = re.compile(r"(?:;|%3B)[^/]*")
+
+
+def _readings(path: str) -> Iterator[str]:
+    """The path as it stands, and as backends read it that take an encoded slash for one, or that
+    cut path parameters off: `/a;x/b` is `/a/b` to Java's."""
+    yield path
+    if "%2F" in path:
+        path = path.replace("%2F", "/")
+        yield path
+    if ";" in path or "%3B" in path:
+        yield _PARAMETERS.sub("", path)
