@@ -11,9 +11,10 @@ spelling is read once per batch: clients tend to repeat the same fields in every
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from gateway import bodies, headers
 from gateway.batch import BulkCall, Header, Headers, Where
@@ -23,9 +24,6 @@ from gateway.headers import HeaderPolicy
 
 Form = Callable[[bytes, Where], Iterator[Header]]
 """JSON -> pairs. Raises `Refused` for what is of no form it knows."""
-
-
-_NO_LISTS = HeaderPolicy()
 
 
 _NO_LISTS = HeaderPolicy()
@@ -65,6 +63,29 @@ class Item(msgspec.Struct):
     value: Raw
 
 
+_MAP = {"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}
+_ITEM = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "value": {"type": ["string", "number", "null"]}},
+    "required": ["name", "value"],
+}
+_LINE = {"type": "string", "pattern": ":"}
+_NULL = {"type": "null"}
+
+# Raw in the declarations, so that a spelling is what is looked up.
+Items = Annotated[
+    Raw, Meta(extra_json_schema={"anyOf": [{"type": "array", "items": _ITEM}, _NULL]})
+]
+AnyForm = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={
+            "anyOf": [_MAP, {"type": "array", "items": {"anyOf": [_ITEM, _LINE]}}, _NULL]
+        }
+    ),
+]
+
+
 def items(spelling: bytes, where: Where) -> Iterator[Header]:
     """A list of {name, value}."""
     for index, item in enumerate(bodies.decode(spelling, list[Item], where)):
@@ -97,7 +118,7 @@ def _element(element: bytes, where: Where) -> Iterator[Header]:
 def _pair(name: str, value: Raw, where: Where) -> Iterator[Header]:
     text = bytes(value)
     if text.startswith(b'"'):
-        yield name, msgspec.json.decode(text, type=str)
+        yield name, bodies.decode(text, str, where)
     elif text[:1] in b"-0123456789":
         yield name, text.decode()
     elif text != b"null":

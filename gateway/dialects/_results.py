@@ -84,7 +84,8 @@ def received(reply: Reply) -> tuple[RawHeaders, Layout]:
     names = tuple(map(_name, fields))
     # A backend has few layouts and many answers.
     layout = _layouts.get(names) or _layout(names)
-    if layout.connection < 0 or fields[layout.connection][1] in _HARMLESS:
+    place = layout.connection
+    if place < 0 or (fields[place][1] in _HARMLESS and not layout.repeats):
         return fields, layout
     fields = headers.forward_response(fields)
     return fields, _layout(tuple(map(_name, fields)))

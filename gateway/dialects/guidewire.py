@@ -47,41 +47,37 @@ LITERAL_RULES = HeaderRules(
 
 # --- the body ------------------------------------------------------------------------------------
 
-Object = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
-Fields = Annotated[
+Path = Annotated[str, Meta(description="Begins right after the API's own path, with a slash.")]
+Query = Annotated[str, Meta(description="Without the question mark.")]
+Data = Annotated[
     Raw,
     Meta(
-        extra_json_schema={
-            "type": ["array", "null"],
-            "items": {
-                "type": "object",
-                "properties": {"name": {"type": "string"}, "value": {"type": ["string", "number"]}},
-                "required": ["name", "value"],
-            },
-        }
+        description='Short for a `body` of {"data": ...}.',
+        extra_json_schema={"type": ["object", "null"]},
     ),
+]
+Contents = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
+OnFail = Annotated[
+    Literal["abort", "continue"], Meta(description="`abort` skips the rest when this one fails.")
 ]
 
 
-class Entry(msgspec.Struct, rename={"on_fail": "onFail"}):
+class BatchEntry(msgspec.Struct, rename={"on_fail": "onFail"}):
     """One wished call."""
 
     method: str
-    path: str
-    """Begins right after the API's own path."""
-    query: str | None = None
-    """Without the question mark."""
-    data: Object | UnsetType = UNSET
-    """Short for a `body` of `{"data": ...}`."""
-    body: Object | UnsetType = UNSET
-    headers: Fields | UnsetType = UNSET
-    on_fail: Literal["abort", "continue"] | None = None
+    path: Path
+    query: Query | None = None
+    data: Data | UnsetType = UNSET
+    body: Contents | UnsetType = UNSET
+    headers: _fields.Items | UnsetType = UNSET
+    on_fail: OnFail | None = None
 
 
-class Body(msgspec.Struct):
+class BatchBody(msgspec.Struct):
     """The body of a batch."""
 
-    requests: list[Entry]
+    requests: list[BatchEntry]
 
 
 # --- the dialect ---------------------------------------------------------------------------------
@@ -113,7 +109,7 @@ class Guidewire:
         return LITERAL_RULES if self.inherit_all else RULES
 
     def parse(self, bulk: BulkCall) -> Batch:
-        requests = bodies.document(bulk.body, Body, max_depth=bulk.max_depth).requests
+        requests = bodies.document(bulk.body, BatchBody, max_depth=bulk.max_depth).requests
         if len(requests) > bulk.max_subrequests:
             message = f"requests: more than {bulk.max_subrequests} subrequests"
             raise Refused("too_many_subrequests", message)
@@ -140,7 +136,7 @@ class Guidewire:
         return None
 
     def schema(self) -> dict[str, Any]:
-        return msgspec.json.schema(Body)
+        return msgspec.json.schema(BatchBody)
 
 
 _BAD_INPUT = frozenset(
@@ -171,7 +167,7 @@ class _Reader:
         self._prefix = bulk.path.rpartition("/")[0] if dialect.prefix is None else dialect.prefix
         self._own = _fields.OwnFields(_fields.items, bulk)
 
-    def read(self, entry: Entry, where: Where) -> Subrequest:
+    def read(self, entry: BatchEntry, where: Where) -> Subrequest:
         return Subrequest(
             where=where,
             method=_requests.method(entry.method, where),
@@ -181,7 +177,7 @@ class _Reader:
             barrier=entry.on_fail == "abort",
         )
 
-    def _target(self, entry: Entry, where: Where) -> str:
+    def _target(self, entry: BatchEntry, where: Where) -> str:
         path = entry.path
         if "?" in path:
             raise Refused("bad_target", f"{where}.path: what follows the question mark is `query`")
@@ -194,7 +190,7 @@ class _Reader:
             member = "query" if entry.query and _normal(path) else "path"
             raise Refused("bad_target", f"{where}.{member}: {bad.message}") from None
 
-    def _body(self, entry: Entry, where: Where) -> bytes | None:
+    def _body(self, entry: BatchEntry, where: Where) -> bytes | None:
         """`data` and `body` are two spellings of one thing (D-G1)."""
         data = _object(entry.data, f"{where}.data")
         body = _object(entry.body, f"{where}.body")
@@ -219,7 +215,7 @@ def _object(raw: Raw | UnsetType, where: Where) -> bytes | None:
     return given
 
 
-def _seen(requests: list[Entry]) -> dict[str, int]:
+def _seen(requests: list[BatchEntry]) -> dict[str, int]:
     """How often each member's name may stand in the text."""
     return {
         "requests": 1,

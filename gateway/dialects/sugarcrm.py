@@ -45,32 +45,49 @@ RULES = HeaderRules(
 
 # --- the body ------------------------------------------------------------------------------------
 
-Data = Annotated[Raw, Meta(extra_json_schema={"type": ["string", "object", "array", "null"]})]
-Fields = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "array", "null"]})]
+Url = Annotated[
+    str,
+    Meta(
+        description="Path and query, the version first; the leading slash may be missing.",
+        extra_json_schema={"minLength": 1},
+    ),
+]
+Data = Annotated[
+    Raw,
+    Meta(
+        description="The body: JSON text, or JSON itself.",
+        extra_json_schema={"type": ["string", "object", "array", "null"]},
+    ),
+]
+Verb = Annotated[
+    Raw, Meta(description="The method as ventana writes it; ignored, as SugarCRM does.")
+]
 
 
-class Entry(msgspec.Struct):
+class BulkEntry(msgspec.Struct):
     """One wished call. Members not named here are ignored, as SugarCRM does."""
 
-    url: Annotated[str, Meta(extra_json_schema={"minLength": 1})] | UnsetType = UNSET
-    """Path and query, beginning with the version; the leading slash may be missing."""
+    url: Url | UnsetType = UNSET
     method: str | None = None
     data: Data | UnsetType = UNSET
-    """JSON text, or the JSON itself."""
-    headers: Fields | UnsetType = UNSET
-    type: Raw | UnsetType = UNSET
-    """The verb as ventana writes it; heeded by the option `type_is_method` alone (D-S4)."""
+    headers: _fields.AnyForm | UnsetType = UNSET
+    type: Verb | UnsetType = UNSET
+    """Heeded by the option `type_is_method` alone (D-S4)."""
 
 
-Listed = Annotated[Entry, Meta(extra_json_schema={"required": ["url"]})]
-Keyed = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/$defs/Entry", "required": ["url"]})]
+Listed = Annotated[BulkEntry, Meta(extra_json_schema={"required": ["url"]})]
+Keyed = Annotated[Raw, Meta(extra_json_schema={"$ref": "#/$defs/BulkEntry", "required": ["url"]})]
 """Decoded one by one, so that a mistake is found under its key."""
 
 
-class Body(msgspec.Struct):
+class Bulk(msgspec.Struct):
     """The body of a bulk call."""
 
     requests: list[Listed] | dict[str, Keyed] | UnsetType = UNSET
+
+
+Published = Annotated[Bulk, Meta(extra_json_schema={"required": ["requests"]})]
+"""The decoder requires neither: SugarCRM has a label of its own for what is missing."""
 
 
 # --- the dialect ---------------------------------------------------------------------------------
@@ -121,7 +138,7 @@ class SugarCRM:
         return Answer(401, reply.body, headers=(NO_STORE, *fields))
 
     def schema(self) -> dict[str, Any]:
-        return msgspec.json.schema(Body)
+        return msgspec.json.schema(Published)
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -197,11 +214,11 @@ class _Reader:
     def document(self) -> tuple[tuple[Subrequest, ...], bool]:
         """The subrequests, and whether they came as a map."""
         body = self._bulk.body
-        parsed = bodies.document(body, Body, max_depth=self._bulk.max_depth)
+        parsed = bodies.document(body, Bulk, max_depth=self._bulk.max_depth)
         return self._entries(parsed, body, "", None)
 
     def _entries(
-        self, parsed: Body, body: bytes, where: Where, base: Headers | None
+        self, parsed: Bulk, body: bytes, where: Where, base: Headers | None
     ) -> tuple[tuple[Subrequest, ...], bool]:
         """`base` is what the entries of a nested call start from; None in the outer one."""
         requests, place = parsed.requests, f"{where}.requests" if where else "requests"
@@ -225,10 +242,10 @@ class _Reader:
     ) -> Iterator[Subrequest]:
         for index, (key, raw) in enumerate(requests.items()):
             place = _requests.member(where, key, index)
-            yield self._subrequest(bodies.decode(raw, Entry, place), place, base, key)
+            yield self._subrequest(bodies.decode(raw, BulkEntry, place), place, base, key)
 
     def _subrequest(
-        self, entry: Entry, where: Where, base: Headers | None, key: str | None = None
+        self, entry: BulkEntry, where: Where, base: Headers | None, key: str | None = None
     ) -> Subrequest:
         if not entry.url:
             raise Refused("missing_parameter", f"{where}.url: Invalid request - URL is missing")
@@ -247,7 +264,7 @@ class _Reader:
             where=where, method=method, target=address, headers=own, body=body, key=key
         )
 
-    def _method(self, entry: Entry, where: Where) -> str:
+    def _method(self, entry: BulkEntry, where: Where) -> str:
         if entry.method:
             return _requests.method(entry.method, where)
         if self._type_is_method and entry.type is not UNSET:
@@ -314,7 +331,7 @@ class _Reader:
         inherited = headers.inherit(own, RULES, HeaderPolicy(), trusted=True)
         document = body or b"{}"
         try:
-            parsed = bodies.decode(document, Body, f"{where}.data")
+            parsed = bodies.decode(document, Bulk, f"{where}.data")
             children, keyed = self._entries(parsed, document, f"{where}.data", inherited)
         except Refused as refused:
             if refused.reason == "too_many_subrequests":  # the outer call's limit, not the entry's
@@ -324,7 +341,7 @@ class _Reader:
         return Subrequest(where=where, method="POST", key=key, children=children, note=keyed)
 
 
-def _seen(requests: list[Entry] | dict[str, Raw]) -> dict[str, int]:
+def _seen(requests: list[BulkEntry] | dict[str, Raw]) -> dict[str, int]:
     """How often each member's name may stand in the text; a map's keys are always looked at."""
     if isinstance(requests, dict):
         return {"requests": 0}
