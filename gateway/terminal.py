@@ -61,6 +61,6 @@ def _lines(
 def bar(begin: float, end: float, whole: float, columns: int) -> str:
     """A bar from `begin` to `end` on a line of `columns` that stands for `whole`."""
     scale = columns / whole if whole else 0.0
-    first = min(int(begin * scale), columns - 1)
-    length = max(round((end - begin) * scale), 1)
-    return " " * first + "█" * min(length, columns - first)
+    first = min(round(begin * scale), columns - 1)
+    last = max(round(end * scale), first + 1)
+    return " " * first + "█" * (last - first)
