@@ -9,7 +9,7 @@ from msgspec import Raw, UnsetType
 
 from gateway import bodies, target
 from gateway.batch import Where
-from gateway.errors import Refused
+from gateway.errors import BadTarget, Refused
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SPELLINGS = {spelling: name for name in _METHODS for spelling in (name, name.lower())}
@@ -51,7 +51,12 @@ def refuse_duplicates(body: bytes, seen: Mapping[str, int], where: Where = "") -
 
 def check_prefix(prefix: str | None) -> None:
     """An operator's prefix must be what it will be when it is sent. Raises ValueError."""
-    if not prefix:
-        return
-    if prefix.endswith("/") or "?" in prefix or target.normalise(prefix) != prefix:
+    if prefix and not _normal(prefix):
         raise ValueError("prefix: expected a path in normal form, without a slash at its end")
+
+
+def _normal(prefix: str) -> bool:
+    try:
+        return target.normalise(prefix) == prefix and not prefix.endswith("/") and "?" not in prefix
+    except BadTarget:
+        return False

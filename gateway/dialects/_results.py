@@ -158,3 +158,11 @@ def gateway_fields(failure: Failure) -> RawHeaders:
     if not failure.retry_after:
         return marks
     return (*marks, (b"Retry-After", b"%d" % failure.retry_after))
+
+
+def gateway_member(failure: Failure) -> bytes:
+    """The same mark for entries that have no fields: a member of the error's body."""
+    mark: dict[str, str | bool | int] = {"error": failure.error, "sent": failure.sent}
+    if failure.retry_after:
+        mark["retry_after"] = failure.retry_after
+    return encode(mark)
