@@ -74,6 +74,13 @@ def call(step: Step, context: Context) -> Call:
     return _call(step, context, target, body, "0", 0)
 
 
+def sketch(step: Step, context: Context) -> Call:
+    """The call of any step as it stands before anything is filled in: for people."""
+    target, body = step.subrequest.target, step.subrequest.body
+    shown = body.text.encode() if body is not None and not isinstance(body, bytes) else body
+    return _call(step, context, target if isinstance(target, str) else target.text, shown, "0", 0)
+
+
 def _call(
     step: Step, context: Context, target: str, body: bytes | None, run: str, page: int
 ) -> Call:
@@ -205,7 +212,7 @@ class Expansion:
             self._turn += 1
 
     def shed(self) -> int:
-        """Bytes of replies that came since the last time and will never be delivered."""
+        """Bytes held by replies that came since the last time and will never be delivered."""
         let_go, self._let_go = self._let_go, 0
         return let_go
 
@@ -274,7 +281,7 @@ class Expansion:
             self._keep(reply)
             self._give(run, reply)
             return self._end(run)
-        self._let_go += len(reply.body)
+        self._let_go += reply.held
         run.scope = {**run.scope, name: (reply.body,)}
         return self._advance(run)
 
@@ -292,7 +299,7 @@ class Expansion:
     def _paged(self, run: _Run, reply: Reply, paging: Paging) -> Sequence[Work]:
         page = values.document(reply.body)
         if page is None:
-            self._let_go += len(reply.body)
+            self._let_go += reply.held
             return self._halt(run, 502, "not_json", "a page is not JSON")
         self._give(run, reply)
         self._beget(run, reply)
@@ -330,7 +337,7 @@ class Expansion:
     def _give(self, run: _Run, reply: Reply) -> None:
         self._good += 1
         if self._recipe.quiet:
-            self._let_go += len(reply.body)
+            self._let_go += reply.held
         else:
             run.replies.append(reply)
 

@@ -142,9 +142,9 @@ class PathTemplate(msgspec.Struct, frozen=True):
 class BodyTemplate(msgspec.Struct, frozen=True):
     """A JSON text with references in its strings."""
 
+    text: str
     where: Where
     pieces: tuple[bytes | Parts, ...]
-    text: str = "{...}"
 
     def fill(self, scope: Scope) -> str:
         pieces = (

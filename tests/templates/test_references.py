@@ -50,7 +50,7 @@ def body(text: str, document: bytes) -> str:
         for piece in strings(text.encode(), results)
     ]
     said = " ".join(map(str, json.loads(text)))
-    return BodyTemplate(WHERE, tuple(pieces)).fill(scope_of(said, document))
+    return BodyTemplate("", WHERE, tuple(pieces)).fill(scope_of(said, document))
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_a_text_match_survives_in_any_string(before: str, value: str) -> None:
     keep = Matches((parse("$.v"),)).pick(Reply(200, body=json.dumps({"v": value}).encode()))
     if not keep:  # lone surrogates are no text that can be sent
         return
-    filled = BodyTemplate(WHERE, (b"[", *pieces, b"]")).fill({"a": keep})
+    filled = BodyTemplate("", WHERE, (b"[", *pieces, b"]")).fill({"a": keep})
     assert json.loads(filled) == [before + value if before else value]
 
 
