@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from operator import attrgetter
+from typing import Any
 
+import msgspec
 from msgspec import Raw, UnsetType
 
 from gateway import bodies, target
@@ -40,10 +44,38 @@ def member(where: Where, key: str, index: int) -> Where:
     return f"{where}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{where}[{index}]"
 
 
-def refuse_duplicates(body: bytes, seen: Mapping[str, int], where: Where = "") -> None:
+def seen(body: bytes, entries: Sequence[msgspec.Struct]) -> dict[str, int]:
+    """How often the decoder found each member that stands in the text: `requests`, the entries'.
+
+    For `bodies.refuse_duplicates`: what stands there more often may stand twice in one object.
+    """
+    found = {"requests": 1}
+    for name, quoted, get, absent in _members(type(entries[0])) if entries else ():
+        if quoted in body:
+            values = list(map(get, entries))
+            found[name] = found.get(name, 0) + len(values) - values.count(absent)
+    return found
+
+
+Member = tuple[str, bytes, Callable[[Any], Any], Any]
+
+
+@cache
+def _members(entry: type[msgspec.Struct]) -> tuple[Member, ...]:
+    """Of each member its name, that name in quotes, how to get it, and what stands for none."""
+    names, attributes = entry.__struct_encode_fields__, entry.__struct_fields__
+    required = len(names) - len(entry.__struct_defaults__)
+    defaults = (*(msgspec.NODEFAULT,) * required, *entry.__struct_defaults__)
+    return tuple(
+        (name, b'"%b"' % name.encode(), attrgetter(attribute), default)
+        for name, attribute, default in zip(names, attributes, defaults, strict=True)
+    )
+
+
+def refuse_duplicates(body: bytes, found: Mapping[str, int], where: Where = "") -> None:
     """`bodies.refuse_duplicates` for a document that stands inside the client's."""
     try:
-        bodies.refuse_duplicates(body, seen)
+        bodies.refuse_duplicates(body, found)
     except Refused as refused:
         place = f"{where}: " if where else ""
         raise Refused(refused.reason, place + refused.message) from None

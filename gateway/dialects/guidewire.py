@@ -113,7 +113,7 @@ class Guidewire:
         if len(requests) > bulk.max_subrequests:
             message = f"requests: more than {bulk.max_subrequests} subrequests"
             raise Refused("too_many_subrequests", message)
-        bodies.refuse_duplicates(bulk.body, _seen(requests))
+        bodies.refuse_duplicates(bulk.body, _requests.seen(bulk.body, requests))
         reader = _Reader(self, bulk)
         return Batch(
             dialect=self.name,
@@ -213,20 +213,6 @@ def _object(raw: Raw | UnsetType, where: Where) -> bytes | None:
     if given is not None and not given.startswith(b"{"):
         raise Refused("bad_shape", f"{where}: expected object")
     return given
-
-
-def _seen(requests: list[BatchEntry]) -> dict[str, int]:
-    """How often each member's name may stand in the text."""
-    return {
-        "requests": 1,
-        "method": len(requests),
-        "path": len(requests),
-        "query": len(requests) - [entry.query for entry in requests].count(None),
-        "data": len(requests) - [entry.data for entry in requests].count(UNSET),
-        "body": len(requests) - [entry.body for entry in requests].count(UNSET),
-        "headers": len(requests) - [entry.headers for entry in requests].count(UNSET),
-        "onFail": len(requests) - [entry.on_fail for entry in requests].count(None),
-    }
 
 
 def _wanted(query: str) -> frozenset[bytes] | None:

@@ -203,9 +203,8 @@ class _Reader:
         root, _, last = above.rpartition("/")
         self.versioned = bool(_VERSION.match(f"/{last}"))
         """The outer path names a version, so each entry must too (D-S3)."""
-        self._prefix = root if self.versioned else above
-        if dialect.prefix is not None:
-            self._prefix = dialect.prefix
+        self._outer = root if self.versioned else above
+        self._prefix = self._outer if dialect.prefix is None else dialect.prefix
         self._type_is_method = dialect.type_is_method
         self._bulk = bulk
         self._left = bulk.max_subrequests
@@ -228,9 +227,10 @@ class _Reader:
         if self._left < 0:
             most = self._bulk.max_subrequests
             raise Refused("too_many_subrequests", f"{place}: more than {most} subrequests")
-        _requests.refuse_duplicates(body, _seen(requests), where)
         if isinstance(requests, dict):
+            _requests.refuse_duplicates(body, {"requests": 0}, where)  # its keys can be anything
             return tuple(self._members(requests, place, base)), True
+        _requests.refuse_duplicates(body, _requests.seen(body, requests), where)
         listed = [
             self._subrequest(entry, f"{place}[{index}]", base)
             for index, entry in enumerate(requests)
@@ -275,7 +275,7 @@ class _Reader:
         try:
             if ":" in url or url.startswith("//"):
                 path = target.rebase(url, self._bulk.origins)
-                url = path if path == url else path.removeprefix(f"{self._prefix}/")
+                url = path if path == url else path.removeprefix(f"{self._outer}/")
             address = target.normalise(f"{self._prefix}/{url.removeprefix('/')}")
         except BadTarget as bad:
             raise _Mistake(404, "no_method", bad.slug, f"{where}.url: {bad.message}") from None
@@ -339,19 +339,6 @@ class _Reader:
             label = _label(422, refused.reason)
             raise _Mistake(422, label, refused.reason, refused.message) from None
         return Subrequest(where=where, method="POST", key=key, children=children, note=keyed)
-
-
-def _seen(requests: list[BulkEntry] | dict[str, Raw]) -> dict[str, int]:
-    """How often each member's name may stand in the text; a map's keys are always looked at."""
-    if isinstance(requests, dict):
-        return {"requests": 0}
-    return {
-        "requests": 1,
-        "url": len(requests),
-        "method": len(requests) - [entry.method for entry in requests].count(None),
-        "data": len(requests) - [entry.data for entry in requests].count(UNSET),
-        "headers": len(requests) - [entry.headers for entry in requests].count(UNSET),
-    }
 
 
 def _invalid(slug: str, message: str) -> _Mistake:
@@ -474,9 +461,9 @@ def _key(name: bytes) -> bytes:
     return _results.string(_SPECIAL.get(lower) or b"-".join(words)) + b":"
 
 
-def _pair(field: tuple[bytes, bytes]) -> bytes:
-    key = _keys[field[0]]
-    return key + _results.string(field[1]) if key else b""
+def _pair(pair: tuple[bytes, bytes]) -> bytes:
+    key = _keys[pair[0]]
+    return key + _results.string(pair[1]) if key else b""
 
 
 def _end(status: tuple[int, bytes]) -> bytes:

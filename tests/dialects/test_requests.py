@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from gateway.dialects import _requests
 from gateway.errors import Refused
@@ -43,3 +44,29 @@ def test_null_means_absent(raw: object, expected: bytes | None) -> None:
 )
 def test_a_place_never_quotes_a_key_that_could_be_anything(key: str, place: str) -> None:
     assert _requests.member("requests", key, 4) == place
+
+
+class Entry(msgspec.Struct, rename={"on_fail": "onFail"}):
+    path: str
+    on_fail: str | None = None
+    data: Raw | UnsetType = UNSET
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b"[]", {"requests": 1}),
+        (b'[{"path":"a"}]', {"requests": 1, "path": 1}),
+        (
+            b'[{"path":"a","data":1},{"path":"b","onFail":"x"}]',
+            {"requests": 1, "path": 2, "data": 1, "onFail": 1},
+        ),
+        (b'[{"path":"a","onFail":null}]', {"requests": 1, "path": 1, "onFail": 0}),
+        (b'[{"path":"a","path":"b"}]', {"requests": 1, "path": 1}),
+    ],
+)
+def test_members_are_counted_as_often_as_the_decoder_found_them(
+    body: bytes, found: dict[str, int]
+) -> None:
+    entries = msgspec.json.decode(body, type=list[Entry])
+    assert _requests.seen(body, entries) == found
