@@ -22,6 +22,7 @@ from typing import Protocol, cast
 
 import orjson
 from aiohttp import web
+from aiohttp.streams import StreamReader
 
 from gateway.batch import Failure, Headers, RawHeaders
 
@@ -52,6 +53,12 @@ class Wire(Protocol):
 
     def cut(self) -> None:
         """Ends the connection by a reset."""
+
+    def endless(self) -> None:
+        """The request in hand has no end of its own: a drain does not wait for it."""
+
+    def tunnel(self) -> StreamReader:
+        """After a 101: from now on the client's bytes are no HTTP, and are read from this."""
 
 
 def wire(request: web.BaseRequest) -> Wire:
@@ -108,7 +115,7 @@ class ClientAnswer:
         self._reason = reason
         self._declared = declared
         self._legacy = request.version < (1, 1)
-        self._bare = status in _BARE or status < 200 or request.method == "HEAD"
+        self._bare = status in _BARE or request.method == "HEAD"
         self._chunked = False
         self.status = status
         self.keep_alive = request.keep_alive
@@ -186,7 +193,9 @@ class ClientAnswer:
                 self.keep_alive = False
         if self._wire.leaving or self._content.exception() is not None:
             self.keep_alive = False
-        if not self.keep_alive:
+        if self.status == 101:
+            self.keep_alive = False  # it is another protocol's now, and its fields say so
+        elif not self.keep_alive:
             lines.append(b"Connection: close")
         elif self._legacy:
             lines.append(b"Connection: keep-alive")
@@ -213,7 +222,8 @@ class ClientAnswer:
 
 
 _BARE = frozenset({204, 304})
-"""Statuses without contents (RFC 9112 6.3), beside 1xx and whatever answers HEAD."""
+"""Statuses without contents (RFC 9112 6.3), beside whatever answers HEAD. What follows a 101 is no
+contents, but bytes that go as they are."""
 
 STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.answer import BodyStalled, ClientAnswer, invite, problem
+from gateway.answer import BodyStalled, ClientAnswer, invite, problem, wire
 from gateway.batch import Failure
 from gateway.config.settings import Listener, ListenerTls
 from gateway.server import CannotListen, door, listeners, process
@@ -550,7 +550,7 @@ async def test_a_drain_finishes_what_was_accepted_and_takes_nothing_new() -> Non
 async def test_what_has_no_end_of_its_own_does_not_hold_a_drain() -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)
-        gateway.worker.clients.endless(request.protocol)
+        wire(request).endless()
         await answer.write(b"event")
         await asyncio.Event().wait()
         return answer

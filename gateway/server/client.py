@@ -42,6 +42,8 @@ TICK = 0.25
 """Seconds between two looks at the connections: how late a deadline may be."""
 HEAD = 64 * 2**10
 """Most bytes of a head that comes in more than one piece."""
+TUNNEL = 64 * 2**10
+"""Bytes of a tunnel to have in hand before its client has to wait; twice as many at most."""
 LINGER = 2.0
 """Seconds of silence to wait after an answer to a request that was not read to its end..."""
 LINGER_AT_MOST = 30.0
@@ -120,12 +122,6 @@ class Clients(web.Server):
         self._told = now
         self._untold = 0
 
-    def endless(self, client: Client) -> None:
-        """The request in hand has no end of its own: a drain does not wait for it."""
-        if not client.endless:
-            client.endless = True
-            self._done()
-
     async def part(self, seconds: float) -> None:
         """Closes every connection, by a cut where a request is in hand, else when flushed."""
         clients = list(self.open)
@@ -143,7 +139,7 @@ class Clients(web.Server):
     async def _serve(self, request: web.BaseRequest) -> ClientAnswer:
         client = cast(Client, request.protocol)
         client.answer = None
-        client.endless = False
+        client.counted = True
         self.busy += 1
         self.quiet.clear()
         try:
@@ -153,14 +149,16 @@ class Clients(web.Server):
             client.expect(request)
             return await self._handler(request)
         finally:
-            if not client.endless:
-                self._done()
+            self.done(client)
             client.served(request)
 
-    def _done(self) -> None:
-        self.busy -= 1
-        if not self.busy:
-            self.quiet.set()
+    def done(self, client: Client) -> None:
+        """A drain need not wait for this client's request any more."""
+        if client.counted:
+            client.counted = False
+            self.busy -= 1
+            if not self.busy:
+                self.quiet.set()
 
     def _stop(self) -> None:
         if self._sweeper is not None:
@@ -195,7 +193,7 @@ class Client(RequestHandler):
         "_uninvited",
         "_written",
         "answer",
-        "endless",
+        "counted",
         "on_room",
     )
 
@@ -218,7 +216,8 @@ class Client(RequestHandler):
         self._uninvited = False
         """The client holds its body back until it is asked for it."""
         self.answer: ClientAnswer | None = None
-        self.endless = False
+        self.counted = False
+        """Its request is among the `busy` ones."""
         self.on_room: Callable[[], None] | None = None
 
     # What asyncio calls.
@@ -302,6 +301,17 @@ class Client(RequestHandler):
             with suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
+
+    def endless(self) -> None:
+        self._clients.done(self)
+
+    def tunnel(self) -> StreamReader:
+        said = StreamReader(self, TUNNEL, loop=self._loop)
+        self._upgraded = (
+            True  # or pausing would be the parser's business, which has nothing to pause
+        )
+        self.set_parser(cast(Any, _Tunnel(said)))
+        return said
 
     # One request, as `Clients` sees it.
 
@@ -430,3 +440,17 @@ class Client(RequestHandler):
     def _abort(self) -> None:
         if self._socket is not None:
             self._socket.abort()
+
+
+class _Tunnel:
+    """What aiohttp takes for a WebSocket's parser."""
+
+    def __init__(self, said: StreamReader) -> None:
+        self._said = said
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._said.feed_data(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self._said.feed_eof()
