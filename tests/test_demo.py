@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import sys
@@ -25,6 +24,12 @@ from gateway.target import Pattern
 from gateway.terminal import Ink
 
 Client = TestClient[Any, Any]
+
+
+@pytest.fixture(autouse=True)
+def _as_wide_as_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
 
 CREDENTIALS = {
     "sugarcrm": {"OAuth-Token": TOKEN},
@@ -247,7 +252,9 @@ def test_every_sample_goes_to_an_endpoint_of_its_dialect() -> None:
     for sample in SAMPLES:
         if sample.dialect in DIALECTS:
             path = sample.path.partition("?")[0]
-            endpoint = next(e for e in Settings().endpoints if Pattern(e.path).match(path))
+            endpoint = next(
+                e for e in Settings().endpoints if Pattern(e.path).match(path) is not None
+            )
             assert endpoint.dialect == sample.dialect
 
 
@@ -256,7 +263,6 @@ async def demo(*arguments: str) -> asyncio.subprocess.Process:
         *(sys.executable, "-m", "gateway", "demo", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "100"},
     )
 
 

@@ -101,6 +101,9 @@ def _options(reader: Reader, entries: dict[str, Node], node: Node, path: str) ->
         return BAD
     try:
         dialect(**options)
-    except ValueError as error:  # what the dialect itself finds wrong with them
+    except ValueError as error:  # what the dialect itself finds wrong: "option: message"
+        option, _, message = str(error).partition(": ")
+        if option in rest:
+            return reader.wrong(rest[option], f"{path}.{option}", message)
         return reader.wrong(node, path, str(error))
     return options

@@ -28,7 +28,7 @@ from gateway.terminal import Ink, width
 
 __all__ = ["CannotListen", "show"]
 
-REQUEST_LINES, ANSWER_LINES = 20, 28
+REQUEST_LINES, ANSWER_LINES = 28, 28
 
 
 def show(settings: Settings, port: int, *, once: bool) -> int:
@@ -137,13 +137,13 @@ class Show:
         self._sum_up(exchange)
 
     def _sum_up(self, exchange: Exchange) -> None:
-        alone = sum(call.ended - call.began for call in exchange.seen)
+        work = sum(call.ended - call.began for call in exchange.seen)
         self._say()
         self._say(
             f"  {len(exchange.seen)} calls in one round trip of {milliseconds(exchange.whole)};"
             f" the answer began after {milliseconds(exchange.first)}."
         )
-        self._say(f"  One after another they would have taken {milliseconds(alone)}.")
+        self._say(f"  The backend worked {milliseconds(work)} on them.")
 
     def _curl(self) -> None:
         title = "── your turn "
