@@ -24,6 +24,7 @@ from gateway.config import settings as declared
 from gateway.dialects import DIALECTS, create
 from gateway.endpoint import Bounds, BulkEndpoint, Manners
 from gateway.execution import Execution, Terms
+from gateway.proxy import Proxy
 from gateway.target import Endpoints, PathRules, Pattern, Routes
 from gateway.telemetry import Telemetry
 from gateway.telemetry.exposition import Exposition, Scrape
@@ -71,7 +72,14 @@ class App:
         self.endpoints = Endpoints(
             (Pattern(entry.path), self._endpoint(entry, manners)) for entry in settings.endpoints
         )
-        self.proxy: Any = None
+        passing = settings.passthrough
+        self.proxy = Proxy(
+            self.pool,
+            manners,
+            self.telemetry,
+            enabled=passing.enabled,
+            rules=self._paths if passing.enforce_paths else None,
+        )
         self._expose()
 
     def _records(self) -> Telemetry:
@@ -150,7 +158,7 @@ class App:
         self.execution.drain(monotonic() + max(0.0, left - DRAIN_MARGIN))
 
     def shut(self) -> None:
-        self.execution.closed = True
+        self.execution.closed = self.proxy.closed = True
 
     def reload(self) -> None:
         pass
