@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.batch import Dialect
+from gateway.dialects.agendize import Agendize
 from gateway.dialects.guidewire import Guidewire
 from gateway.dialects.sugarcrm import SugarCRM
 
 DIALECTS: Mapping[str, type[Dialect]] = {
     "sugarcrm": SugarCRM,
     "guidewire": Guidewire,
+    "agendize": Agendize,
 }
 """Name -> dataclass; its fields are the options an endpoint may set."""
 

@@ -2,7 +2,8 @@
 
     request.http    the bulk call, as a client sends it; lines of the head end in LF
     options.json    the dialect's options, if any
-    upstream.json   what the backend answers, in the order of the calls
+    upstream.json   what the backend answers, in the order of the calls; `sent` is a body that
+                    must have gone up, and `evaluate` an expression with its value
     plan.json       what would be sent: calls with their merged fields, order, refusals
     response.http   the answer, byte for byte
 
@@ -22,7 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from gateway import headers, target
-from gateway.batch import Answer, BulkCall, Call, Failure, Headers, Reply, Step, failed
+from gateway.batch import (
+    Answer,
+    BulkCall,
+    Call,
+    Evaluate,
+    Failure,
+    Headers,
+    Outcome,
+    Reply,
+    Step,
+    failed,
+)
 from gateway.dialects import create
 from gateway.errors import Refused
 from gateway.planning import expand
@@ -105,10 +117,11 @@ class Case:
         if refusal is not None:
             return {"refused": f"{refusal.code} {refusal.label}", "message": refusal.message}
         if not step.subrequest.target:
-            return {"holds": step.size - 1}
-        call = expand.call(step, self.context)
+            return _open(step) or {"holds": step.size - 1}
+        call = expand.sketch(step, self.context)
         fields = [f"{name}: {value}" for name, value in (*call.headers, *call.extra)]
-        return {"send": line(call), "headers": fields, "body": _shown(call.body)}
+        shown = {"send": line(call), "headers": fields, "body": _shown(call.body)}
+        return {**shown, **_open(step)}
 
     # --- response.http -----------------------------------------------------------------------
 
@@ -130,25 +143,63 @@ class Exchange:
         self._schedule = Schedule(tree, WIDTH)
         self._delivery = Delivery(tree, self._renderer)
         self._gated = tree.batch.gated
+        self._outcomes: dict[int, Outcome] = {}
 
     def run(self) -> bytes:
         waiting = deque(self._schedule.begin())
         while waiting:
             step = self._plan.steps[waiting.popleft()]
+            if step.subrequest.refusal is None and not step.subrequest.plain:
+                answer, outcome = self._expand(step)
+                if answer is not None:
+                    return _whole(answer)
+                waiting.extend(self._finish(step, outcome.failed))
+                continue
             reply = self._reply(step)
             answer = self._gate(step, reply)
             if answer is not None:
                 return _whole(answer)
             self._delivery.reply(step.index, reply)
-            starts, skips = self._schedule.finish(step.index, failed=reply.failed)
-            waiting.extend(starts)
-            for skip in skips:
-                self._skip(skip)
+            waiting.extend(self._finish(step, reply.failed))
         assert not self._canned, "replies that nobody asked for"
         body = self._renderer.head() + b"".join(piece.data for piece in self._delivery.pieces())
         assert self._delivery.done
         assert not self._delivery.bugs
         return _head(200, (("Content-Type", "application/json"),)) + body
+
+    def _finish(self, step: Step, bad: bool) -> list[int]:
+        starts, skips = self._schedule.finish(step.index, failed=bad)
+        for skip in skips:
+            self._skip(skip)
+        return starts
+
+    def _expand(self, step: Step) -> tuple[Answer | None, Outcome]:
+        """A step of many calls: one after another, in the order in which it asks for them."""
+        expansion = expand.start(step, self._case.context, self._outcomes)
+        self._delivery.source(step.index, expansion)
+        waiting = deque(expansion.begin())
+        while waiting:
+            work = waiting.popleft()
+            reply = self._answer(work)
+            answer = self._gate(step, reply)
+            if answer is not None:
+                return answer, expansion.outcome()
+            waiting.extend(expansion.took(work, reply))
+        outcome = self._outcomes[step.index] = expansion.outcome()
+        self._delivery.end(step.index, outcome)
+        return None, outcome
+
+    def _answer(self, work: Call | Evaluate) -> Reply:
+        canned = self._canned.popleft()
+        if isinstance(work, Evaluate):
+            assert canned.pop("evaluate") == work.expression
+            if "context" in canned:
+                assert canned.pop("context") == json.loads(work.context)
+            return _reply(canned, None)
+        assert canned.pop("to") == line(work)
+        if "sent" in canned:
+            assert canned.pop("sent") == _shown(work.body)
+        return _reply(canned, work)
 
     def _reply(self, step: Step) -> Reply:
         subrequest = step.subrequest
@@ -156,10 +207,7 @@ class Exchange:
             return failed(subrequest.refusal)
         if not subrequest.target:
             return GROUP
-        call = expand.call(step, self._case.context)
-        canned = self._canned.popleft()
-        assert canned.pop("to") == line(call)
-        return _reply(canned, call)
+        return self._answer(expand.call(step, self._case.context))
 
     def _gate(self, step: Step, reply: Reply) -> Answer | None:
         if not self._gated or reply is GROUP or reply.call is None:
@@ -184,7 +232,7 @@ class _Canned:
     failure: dict[str, Any] | None = None
 
 
-def _reply(members: dict[str, Any], call: Call) -> Reply:
+def _reply(members: dict[str, Any], call: Call | None) -> Reply:
     canned = _Canned(**members)
     if canned.failure:
         return failed(Failure(**canned.failure), call)
@@ -200,6 +248,23 @@ def _reply(members: dict[str, Any], call: Call) -> Reply:
 
 def line(call: Call) -> str:
     return f"{call.method} {call.target}"
+
+
+def _open(step: Step) -> dict[str, Any]:
+    """What is still to be decided about a step when the plan is made."""
+    recipe = step.subrequest.recipe
+    shown: dict[str, Any] = {"reads": dict(step.sources)} if step.sources else {}
+    if recipe is None:
+        return shown
+    paging = recipe.paging
+    return shown | {
+        "loops": tuple(loop.text for loop in recipe.loops),
+        "expressions": tuple(expression.text for expression in recipe.expressions),
+        "pages": f"{paging.parameter} from {'.'.join(paging.cursor)}" if paging else None,
+        "recurses": recipe.recurse.when.text if recipe.recurse else None,
+        "kept": recipe.keep is not None,
+        "quiet": recipe.quiet,
+    }
 
 
 def _shown(body: bytes | None) -> str | None:

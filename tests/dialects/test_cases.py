@@ -19,6 +19,7 @@ each_case = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path
 ENTRIES: dict[str, Callable[[Any], int]] = {
     "sugarcrm": len,
     "guidewire": lambda a: len(a["responses"]),
+    "agendize": lambda a: len(a["responses"]),
 }
 """How many entries an answer has, in the dialects that give one to each subrequest."""
 
