@@ -1,0 +1,487 @@
+"""One batch on its way, told as a dialogue with a pool that answers when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.batch import (
+    Answer,
+    Batch,
+    BatchRecord,
+    Call,
+    Failure,
+    HeaderRules,
+    Outcome,
+    Reply,
+    Step,
+    Subrequest,
+    failed,
+)
+from gateway.execution import Execution, Run, Terms
+from gateway.planning import expand
+from gateway.planning.graph import plan
+
+
+class Lane:
+    """A pool's lane whose calls lie about until the test answers them."""
+
+    def __init__(self, taker: Run) -> None:
+        self.taker = taker
+        self.calls: list[Call] = []
+        self.held = 0
+        self.over_budget = False
+        self.closed = False
+
+    def submit(self, call: Call) -> None:
+        assert not self.closed
+        self.calls.append(call)
+
+    def hold(self, size: int) -> None:
+        self.held += size
+
+    def release(self, size: int) -> None:
+        self.held -= size
+
+    def reconsider(self) -> None: ...
+
+    def stop(self, verdict: Callable[[Call], Failure | None]) -> None:
+        for call in list(self.calls):
+            failure = verdict(call)
+            if failure is not None:
+                self.answer(call, failed(failure, call))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def answer(self, call: Call, reply: Reply) -> None:
+        self.calls.remove(call)
+        reply.call = call
+        reply.held = len(reply.body)
+        self.held += reply.held
+        self.taker.replied(call, reply)
+
+
+class Pool:
+    def lane(self, taker: Run) -> Lane:
+        self.last = Lane(taker)
+        return self.last
+
+
+class Telling:
+    """A recorder that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        return lambda *what: self.told.append((event, what))
+
+    def steps(self) -> list[int]:
+        """The steps it was told of, by result or skip."""
+        return sorted(
+            what[1].index for event, what in self.told if event in ("subrequest", "skipped")
+        )
+
+    @property
+    def ended(self) -> list[BatchRecord]:
+        return [what[0] for event, what in self.told if event == "batch"]
+
+
+class Digits:
+    """A dialect whose answer is each step's number and status; children in brackets."""
+
+    name = "digits"
+    rules = HeaderRules()
+
+    def __init__(self, gate: Answer | None = None, broken: bool = False) -> None:
+        self._gate = gate
+        self._broken = broken
+
+    def renderer(self, batch: Batch) -> Digits:
+        return self
+
+    def gate(self, batch: Batch, reply: Reply) -> Answer | None:
+        return self._gate if reply.status == 401 else None
+
+    def head(self) -> bytes:
+        return b"<"
+
+    def open(self, step: Step) -> bytes:
+        return b"%d(" % step.index
+
+    def part(self, step: Step, reply: Reply) -> bytes:
+        return b"%d " % reply.status
+
+    def close(self, step: Step, outcome: Outcome) -> bytes:
+        return b")"
+
+    def whole(self, step: Step, reply: Reply) -> bytes:
+        if self._broken and reply.failure is None:
+            raise ZeroDivisionError
+        return b"%d:%d " % (step.index, reply.status)
+
+    def tail(self) -> bytes:
+        return b">"
+
+
+def sub(method: str = "GET", place: int = 0, **more: Any) -> Subrequest:
+    more.setdefault("target", f"/{place}")
+    return Subrequest(where=f"requests[{place}]", method=method, **more)
+
+
+def letters(text: str) -> tuple[Subrequest, ...]:
+    """`rwRW`: reads and writes; capitals are barriers."""
+    return tuple(
+        sub("GET" if c in "rR" else "POST", i, barrier=c.isupper()) for i, c in enumerate(text)
+    )
+
+
+class Scene:
+    """A run and everybody around it."""
+
+    def __init__(
+        self,
+        *subrequests: Subrequest,
+        width: int = 8,
+        dialect: Digits | None = None,
+        gated: bool = False,
+        seconds: float = 60.0,
+        grace: float = 10.0,
+        flush: float = 0.0,
+        refuse: frozenset[str] = frozenset(),
+    ) -> None:
+        self.recorder = Telling()
+        self.pool = Pool()
+        self.execution = Execution(self.pool, None, self.recorder)  # type: ignore[arg-type]
+        self.now = 1000.0
+        self.execution.clock = lambda: self.now
+        batch = Batch(dialect="digits", subrequests=subrequests, gated=gated)
+        denied = Failure("http_request_denied", "path_denied")
+        self.run = self.execution.run(
+            plan(batch),
+            dialect or Digits(),  # type: ignore[arg-type]
+            expand.Context(batch_id="b", headers=(), rules=HeaderRules()),
+            Terms(width, flush, 1 << 20, seconds, grace),
+            lambda method, target: denied if target in refuse else None,
+            BatchRecord(id="b", dialect="digits"),
+        )
+        self.lane = self.pool.last
+
+    @property
+    def waiting(self) -> list[int]:
+        """Steps whose calls the backend has."""
+        return [call.step for call in self.lane.calls]
+
+    def answer(self, step: int, status: int = 200, body: bytes = b"{}") -> None:
+        call = next(call for call in self.lane.calls if call.step == step)
+        call.sent = True
+        self.lane.answer(call, Reply(status, body=body))
+
+    def sent(self, *steps: int) -> None:
+        for call in self.lane.calls:
+            if call.step in steps:
+                call.sent = True
+
+    def text(self) -> str:
+        """Takes what is ready, as the writer does."""
+        chunk = self.run.take()
+        self.run.written(chunk)
+        return chunk.data.decode()
+
+
+async def test_results_leave_in_client_order_whatever_the_order_of_replies() -> None:
+    scene = Scene(*letters("rrr"))
+    scene.answer(2, 202)
+    scene.answer(0, 200)
+    assert scene.text() == "<0:200 "
+    scene.answer(1, 201)
+    assert scene.text() == "1:201 2:202 >"
+    assert scene.run.complete
+
+
+async def test_a_batch_without_subrequests_is_complete_at_once() -> None:
+    scene = Scene()
+    await scene.run.due()
+    assert scene.text() == "<>"
+    scene.run.finished()
+    assert scene.recorder.ended[0].ok == 0
+
+
+async def test_the_writer_is_woken_by_the_flush_timer_while_results_are_missing() -> None:
+    scene = Scene(*letters("rr"))
+    scene.answer(0)
+    await scene.run.due()
+    assert scene.text() == "<0:200 "
+    assert not scene.run.complete
+
+
+async def test_the_last_result_wakes_the_writer_at_once() -> None:
+    scene = Scene(*letters("r"), flush=3600)
+    due = asyncio.ensure_future(scene.run.due())
+    await asyncio.sleep(0)
+    assert not due.done()
+    scene.answer(0)
+    await due
+
+
+async def test_a_failed_barrier_gives_every_later_step_a_424() -> None:
+    scene = Scene(*letters("wWrw"))
+    scene.answer(0)
+    scene.answer(1, 400)
+    assert scene.text() == "<0:200 1:400 2:424 3:424 >"
+    scene.run.finished()
+    (record,) = scene.recorder.ended
+    assert (record.ok, record.failed, record.skipped) == (1, 1, 2)
+
+
+async def test_an_entry_refused_by_the_rules_is_a_403_and_the_rest_runs() -> None:
+    scene = Scene(*letters("rrr"), refuse=frozenset({"/1"}))
+    assert scene.waiting == [0, 2]
+    scene.answer(0)
+    scene.answer(2)
+    assert scene.text() == "<0:200 1:403 2:200 >"
+
+
+async def test_ten_thousand_entries_that_are_never_sent_are_no_recursion() -> None:
+    refusal = Failure("http_request_error", "no_method", status=404)
+    scene = Scene(*(sub(place=i, refusal=refusal) for i in range(10_000)))
+    assert scene.run.complete
+    assert scene.text().count(":404 ") == 10_000
+
+
+async def test_a_group_is_opened_before_its_children_and_closed_after_the_last() -> None:
+    group = sub(place=0, target="", children=(sub(place=1), sub(place=2)))
+    scene = Scene(group, sub(place=3))
+    scene.answer(1)
+    assert scene.text() == "<0(1:200 "
+    scene.answer(3)
+    scene.answer(2)
+    assert scene.text() == "2:200 )3:200 >"
+
+
+async def test_a_parent_with_a_call_of_its_own_is_written_before_its_children() -> None:
+    scene = Scene(sub("POST", 0, children=(sub("POST", 1),)), sub("POST", 2))
+    scene.answer(0, 201)
+    scene.answer(1, 404)
+    scene.answer(2)
+    assert scene.text() == "<0(201 1:404 )2:200 >"
+
+
+async def test_a_bug_in_one_result_costs_that_result_alone() -> None:
+    scene = Scene(*letters("r"), dialect=Digits(broken=True))
+    scene.answer(0)
+    assert scene.text() == "<0:500 >"
+
+
+# --- the gate ------------------------------------------------------------------------------------
+
+REFUSED = Answer(401, b"no")
+
+
+async def test_a_first_401_becomes_the_answer_and_nothing_more_is_sent() -> None:
+    scene = Scene(*letters("rrw"), dialect=Digits(REFUSED), gated=True)
+    scene.answer(0, 401)
+    await scene.run.due()
+    assert scene.run.answer is REFUSED
+    assert scene.waiting == []
+    scene.run.finished()
+    assert scene.recorder.ended
+
+
+async def test_the_head_waits_for_the_first_reply_even_when_later_ones_are_there() -> None:
+    scene = Scene(*letters("rr"), dialect=Digits(REFUSED), gated=True)
+    scene.answer(1)
+    due = asyncio.ensure_future(scene.run.due())
+    await asyncio.sleep(0.01)
+    assert not due.done()
+    scene.answer(0)
+    await due
+    assert scene.text() == "<0:200 1:200 >"
+
+
+async def test_a_later_401_stays_its_entrys() -> None:
+    scene = Scene(*letters("rr"), dialect=Digits(REFUSED), gated=True)
+    scene.answer(0)
+    scene.answer(1, 401)
+    assert scene.run.answer is None
+    assert scene.text() == "<0:200 1:401 >"
+
+
+async def test_no_answer_to_the_first_call_opens_the_gate() -> None:
+    scene = Scene(*letters("rr"), dialect=Digits(REFUSED), gated=True)
+    call = scene.lane.calls[0]
+    scene.lane.answer(call, failed(Failure("connection_refused", "refused"), call))
+    scene.answer(1)
+    await scene.run.due()
+    assert scene.text() == "<0:502 1:200 >"
+
+
+async def test_when_nothing_was_ever_sent_the_gate_holds_nothing_back() -> None:
+    refusal = Failure("http_request_error", "no_method", status=404)
+    scene = Scene(sub(place=0, refusal=refusal), dialect=Digits(REFUSED), gated=True)
+    await scene.run.due()
+    assert scene.text() == "<0:404 >"
+
+
+# --- deadlines, clients that leave, drain --------------------------------------------------------
+
+
+async def test_at_the_deadline_what_is_finished_is_delivered_and_the_rest_says_if_it_went() -> None:
+    scene = Scene(*letters("rrwr"), width=2)
+    scene.answer(0)
+    scene.sent(1)
+    scene.now += 61
+    scene.run.tick(scene.now)
+    assert scene.text() == "<0:200 1:504 2:504 3:504 >"
+    failures = [
+        what[2].failure if event == "subrequest" else what[2]
+        for event, what in scene.recorder.told
+        if event in ("subrequest", "skipped")
+    ]
+    assert [(f.error, f.sent) for f in failures if f] == [
+        ("proxy_internal_response", False),
+        ("proxy_internal_response", False),
+        ("http_response_timeout", True),
+    ]
+    scene.run.finished()
+    assert scene.recorder.ended[0].outcome == "deadline"
+
+
+async def test_when_the_client_leaves_reads_end_and_writes_that_were_sent_go_on() -> None:
+    scene = Scene(*letters("w"), *letters("r"))
+    scene.sent(0)
+    scene.run.abandon()
+    assert scene.waiting == [0]
+    assert not scene.recorder.ended
+    scene.answer(0, 201)
+    (record,) = scene.recorder.ended
+    assert record.outcome == "client_gone"
+    assert scene.recorder.steps() == [0, 1]
+    assert scene.lane.closed
+
+
+async def test_a_write_that_outlives_its_client_ends_with_the_grace() -> None:
+    scene = Scene(*letters("w"), grace=10)
+    scene.sent(0)
+    scene.run.abandon()
+    scene.now += 11
+    scene.run.tick(scene.now)
+    assert scene.waiting == []
+    assert scene.recorder.ended
+
+
+async def test_what_was_buffered_for_a_client_that_left_is_let_go_of() -> None:
+    scene = Scene(*letters("rrw"))
+    scene.answer(1, body=b"x" * 1000)
+    assert scene.lane.held == 1000
+    scene.run.abandon()
+    assert scene.lane.held == 0
+
+
+async def test_a_drain_bounds_batches_that_run_and_those_that_still_come() -> None:
+    scene = Scene(*letters("r"))
+    scene.execution.drain(scene.now + 5)
+    scene.now += 6
+    scene.run.tick(scene.now)
+    assert scene.text() == "<0:503 >"
+    scene.run.finished()
+    await scene.execution.idle.wait()
+
+
+async def test_memory_is_released_when_the_client_has_the_bytes() -> None:
+    scene = Scene(*letters("r"))
+    scene.answer(0, body=b"x" * 100)
+    chunk = scene.run.take()
+    assert scene.lane.held == 100
+    scene.run.written(chunk)
+    assert scene.lane.held == 0
+
+
+async def test_only_what_the_answer_waits_for_is_urgent() -> None:
+    scene = Scene(*letters("rrr"))
+    first, second, _ = scene.lane.calls
+    assert scene.run.urgent(first)
+    assert not scene.run.urgent(second)
+    scene.answer(0)
+    assert scene.run.urgent(second)
+
+
+# --- whatever happens ----------------------------------------------------------------------------
+
+
+@given(
+    st.text("rwRW", max_size=12),
+    st.integers(1, 5),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["", "gone", "deadline"]),
+)
+def test_every_step_has_exactly_one_result_and_nothing_is_left(
+    text: str, width: int, chance: random.Random, accident: str
+) -> None:
+    async def story() -> None:
+        scene = Scene(*letters(text), width=width)
+        when = chance.randrange(len(text) + 1)
+        for number in range(len(text) + 1):
+            if accident and number == when:
+                for call in scene.lane.calls:
+                    call.sent = chance.random() < 0.5
+                if accident == "gone":
+                    scene.run.abandon()
+                else:
+                    scene.now += 61
+                    scene.run.tick(scene.now)
+            assert len(scene.waiting) <= width
+            if scene.waiting:
+                scene.answer(chance.choice(scene.waiting), chance.choice([200, 500]))
+        while scene.waiting:
+            scene.answer(scene.waiting[0])
+        if accident != "gone":
+            assert scene.text().count(":") == len(text)
+            scene.run.finished()
+        else:
+            scene.run.abandon()
+        assert scene.recorder.steps() == list(range(len(text)))
+        (record,) = scene.recorder.ended
+        assert record.ok + record.failed + record.skipped == len(text)
+        assert scene.lane.closed
+        assert not len(scene.execution)
+
+    asyncio.run(story())
+
+
+@given(st.text("rwR", max_size=10), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_the_answer_does_not_depend_on_the_timing_of_replies(
+    text: str, width: int, chance: random.Random
+) -> None:
+    async def answer(shuffled: bool) -> str:
+        scene = Scene(*letters(text), width=width)
+        while scene.waiting:
+            step = chance.choice(scene.waiting) if shuffled else scene.waiting[0]
+            scene.answer(step, 200 + step)
+        return scene.text()
+
+    assert asyncio.run(answer(True)) == asyncio.run(answer(False))
+
+
+async def test_a_reply_that_comes_after_the_client_left_starts_nothing() -> None:
+    scene = Scene(*letters("ww"))
+    scene.sent(0)
+    scene.run.abandon()
+    scene.answer(0)
+    assert scene.waiting == []
+
+
+@pytest.mark.parametrize("width", [1, 3])
+async def test_never_more_than_width_calls_are_with_the_pool(width: int) -> None:
+    scene = Scene(*letters("r" * 10), width=width)
+    while scene.waiting:
+        assert len(scene.waiting) <= width
+        scene.answer(scene.waiting[-1])
+    assert scene.run.complete
