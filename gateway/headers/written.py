@@ -50,11 +50,11 @@ def _forwarded(believed: _Given, peer: str | None, scheme: str, host: str) -> li
     backends compare `X-Forwarded-Proto` as a whole with `https`.
     """
     fields = []
-    addresses = [*believed.get("x-forwarded-for", ()), peer]
-    if any(addresses):
-        fields.append(("X-Forwarded-For", ", ".join(filter(None, addresses))))
-    fields.append(("X-Forwarded-Proto", believed.get("x-forwarded-proto", [scheme])[0]))
-    if named := believed.get("x-forwarded-host", [host])[0]:
+    addresses = [address for address in [*believed.get("x-forwarded-for", ()), peer] if address]
+    if addresses:
+        fields.append(("X-Forwarded-For", ", ".join(addresses)))
+    fields.append(("X-Forwarded-Proto", believed.get("x-forwarded-proto", [""])[0] or scheme))
+    if named := believed.get("x-forwarded-host", [""])[0] or host:
         fields.append(("X-Forwarded-Host", named))
     return fields
 

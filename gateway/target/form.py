@@ -103,7 +103,7 @@ def _check_path(path: str, encoded_slash: str) -> None:
     twice = unquote_to_bytes(once)
     if encoded_slash == "refuse" and twice.count(b"/") > as_sent.count(b"/"):
         raise _bad("encoded_slash")
-    for form in {as_sent, once, twice}:
+    for form in dict.fromkeys((as_sent, once, twice)):
         _check_form(form)
 
 
@@ -114,6 +114,7 @@ _OVERLONG = re.compile(
     rb"\xc0[\xae\xaf]|\xc1\x9c|\xe0(?:\x80[\xae\xaf]|\x81\x9c)|\xf0\x80(?:\x80[\xae\xaf]|\x81\x9c)"
 )
 """`.`, `/` and `\\` in more bytes than UTF-8 allows; old decoders take them."""
+_SEPARATORS = frozenset("./\\")
 
 
 def _check_form(path: bytes) -> None:
@@ -130,10 +131,10 @@ def _check_form(path: bytes) -> None:
 def _check_look_alikes(path: bytes) -> None:
     if _OVERLONG.search(path):
         raise _bad("look_alike")
-    text = path.decode("utf-8", "replace")
-    folded = normalize("NFKC", text)
-    if any(folded.count(mark) > text.count(mark) for mark in "./\\"):
-        raise _bad("look_alike")
+    # One by one: a whole text is folded in quadratic time where combining marks follow each other.
+    for char in set(path.decode("utf-8", "replace")):
+        if not char.isascii() and not _SEPARATORS.isdisjoint(normalize("NFKC", char)):
+            raise _bad("look_alike")
 
 
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -176,7 +177,7 @@ def segment(text: str) -> str:
 ABSOLUTE = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
     r"(?=[/?]|\Z)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _PORTS = {"http": "80", "https": "443"}
 

@@ -23,8 +23,8 @@ class _Piece(NamedTuple):
 
 _NAMED = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
 _SHAPES = {"version": r"v[0-9]{1,2}(?:_[0-9]{1,2})?"}
-_ONE = r"[^/]++"
-_PREFIX = _Piece(r"(?:/[^/]++)*", "prefix", lead="")
+_ONE = r"[^/?]++"
+_PREFIX = _Piece(rf"(?:/{_ONE})*", "prefix", lead="")
 _REST = _Piece(r"(?:/.*)?", lead="")
 
 
@@ -42,8 +42,8 @@ class Pattern:
         """Raises ValueError for what is no template."""
         self.text = text
         start, *parts = text.split("/")
-        if start not in ("", "{prefix}") or not parts or "" in parts[:-1]:
-            raise ValueError("a path pattern starts with `/` or `{prefix}/` and has no `//`")
+        if start not in ("", "{prefix}") or not parts or "" in parts[:-1] or "?" in text:
+            raise ValueError("a path pattern starts with `/` or `{prefix}/`, without `//` and `?`")
         pieces = [_piece(part) for part in parts]
         if parts[-1] in ("*", "**"):
             pieces[-1] = _REST
