@@ -191,7 +191,7 @@ ENDPOINTS = tuple(
         _endpoint("{prefix}/rest/{api}/{major}/batch", "guidewire"),
         _endpoint("/batch", "guidewire"),
     )
-    if endpoint.dialect in DIALECTS
+    if endpoint.dialect in DIALECTS  # a format that is not spoken has no place by default either
 )
 
 
