@@ -168,7 +168,7 @@ class App:
         await self.evaluator.close()
         await self.pool.close()
         self._exposition.close()
-        self.telemetry.close()
+        await self.telemetry.close()
 
     # --- what operators see and do (admin.State) -------------------------------------------------
 
