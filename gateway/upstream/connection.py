@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The backend has ended its side: for an answer without a length, a clean end."""
         if self.lane is not None:
-            self._ended(clean=True, error=None)
+            self._ended(clean=self._said_goodbye(), error=None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.lane is not None:
@@ -406,6 +406,19 @@ class Connection(asyncio.Protocol):
 
     def _miscoded(self, error: CodingError) -> NoReturn:
         self._refuse(f"http_response_{error.kind}", "decoding")
+
+    def _said_goodbye(self) -> bool:
+        """With TLS anybody on the way can end the connection, but only the backend can say so.
+        asyncio does not tell the two apart; a read of nothing from the TLS object does."""
+        tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return not tls.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:
+            return False
 
     def _runs_to_the_end(self) -> bool:
         """Neither length nor chunks: the end of the connection is the end of the body."""

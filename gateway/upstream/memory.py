@@ -1,9 +1,9 @@
 """What answers hold in memory, and who may go on reading when it is too much (DESIGN part 4).
 
 Over a lane's budget all its calls but the urgent ones are no longer read; over the pool's, all but
-those of the oldest lane that has an urgent one in flight. Somebody is always read, so nothing locks
-up; everybody else waits in the kernel's socket buffers, so the bound is real. A lane or the pool
-stays `over` until it is well below its budget: pausing costs a system call per connection.
+those of the oldest lane. What its batch cannot go on without is always read, so nothing locks up;
+everything else waits in the kernel's socket buffers, so the bound is real. A lane or the pool stays
+`over` until it is well below its budget: pausing costs a system call per connection.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Memory:
         self.lanes.pop(lane, None)
         self.held -= lane.held
         lane.held = 0
-        if lane.over or self.over:
+        if self.over:
             self._weigh(lane)
+            self.apply()  # another one is the oldest now
 
     def _weigh(self, lane: Lane) -> None:
         before = lane.over, self.over
@@ -60,18 +61,30 @@ class Memory:
         """Pauses and resumes connections so that only those are read that may be."""
         busy = [c for c in self._connections if c.lane in self.lanes]
         urgent = {c for c in busy if c.lane and c.call and c.lane.taker.urgent(c.call)}
-        served = {c.lane for c in urgent}
-        oldest = next((lane for lane in self.lanes if lane in served), None)
+        favoured = self._favoured({c.lane for c in urgent if c.lane}) if self.over else None
         for connection in busy:
             lane = connection.lane
             if self.over:
-                read = lane is oldest and connection in urgent
+                read = lane is favoured and connection in urgent
             else:
                 read = not (lane and lane.over) or connection in urgent
             if read:
                 connection.resume()
             else:
                 connection.pause()
+
+    def _favoured(self, lanes: set[Lane]) -> Lane | None:
+        """The oldest of these lanes, which have urgent calls in flight.
+
+        An older one without any is passed over if its calls wait for a connection, since somebody
+        must finish first. If it waits for its client to read, then above the budget all wait with
+        it: one answer more for each of many slow clients would be no bound."""
+        for lane in self.lanes:
+            if lane in lanes:
+                return lane
+            if lane.held and not lane.waiting and self.held > self._pool_budget:
+                return None
+        return None
 
 
 def _over(held: int, budget: int, was: bool) -> bool:

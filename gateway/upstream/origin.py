@@ -28,6 +28,7 @@ HAPPY_EYEBALLS: Final = 0.25
 TLS_GOODBYE: Final = 1.0
 """Seconds for the other side's close_notify; asyncio would wait half a minute."""
 
+Address = AddrInfoType
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
@@ -61,7 +62,7 @@ class Origin:
             # uvloop says some of it as RuntimeError; a name that cannot be one is a ValueError.
             return attempt.failure(error)
 
-    async def addresses(self) -> Sequence[AddrInfoType]:
+    async def addresses(self) -> Sequence[Address]:
         return await self._addresses.get()
 
     def distrust(self) -> None:
@@ -143,11 +144,11 @@ class _Addresses:
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
-        self._known: list[AddrInfoType] = []
+        self._known: list[Address] = []
         self._until = 0.0
-        self._asking: asyncio.Task[list[AddrInfoType]] | None = None
+        self._asking: asyncio.Task[list[Address]] | None = None
 
-    async def get(self) -> Sequence[AddrInfoType]:
+    async def get(self) -> Sequence[Address]:
         if monotonic() >= self._until:
             if self._asking is None:
                 self._asking = asyncio.create_task(self._ask())
@@ -160,11 +161,11 @@ class _Addresses:
     def forget(self) -> None:
         self._until = 0.0
 
-    async def _ask(self) -> list[AddrInfoType]:
+    async def _ask(self) -> list[Address]:
         loop = asyncio.get_running_loop()
         return [*await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)]
 
-    def _answered(self, task: asyncio.Task[list[AddrInfoType]]) -> None:
+    def _answered(self, task: asyncio.Task[list[Address]]) -> None:
         self._asking = None
         if not task.cancelled() and task.exception() is None:
             self._known = task.result()

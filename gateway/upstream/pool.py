@@ -106,8 +106,9 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in (*self.connections, *self.detached):
-            connection.abort()
-        await asyncio.sleep(0)  # transports close in the loop's next round
+            self._drop(connection)
+        for _ in range(3):  # the rounds of the loop in which a transport closes, TLS over TCP
+            await asyncio.sleep(0)
 
     @property
     def busy(self) -> int:

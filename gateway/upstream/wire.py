@@ -21,6 +21,7 @@ _TARGET = re.compile(r"[!-~\x80-\xff]+")
 _FIELDS = re.compile(
     rf"(?:(?!(?i:content-length|transfer-encoding):){_TOKEN}: [\t -~\x80-\xff]*\r\n)*"
 )
+_USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MEANT_TO_HAVE_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -37,12 +38,12 @@ def head(call: Call, common: str, length: int | None) -> bytes:
     """A request's head. `common` are `call.headers`, encoded; `length` is its body's, None for no
     body at all, or `CHUNKED`."""
     method, target, request_id = call.method, call.target, call.request_id
-    if not (target.isascii() and target.isprintable() and " " not in target) and not (
-        _TARGET.fullmatch(target)
-    ):
-        raise ValueError("a target that must not be sent")
-    if not method.isalpha() and not _METHOD.fullmatch(method):
+    if method not in _USUAL and not _METHOD.fullmatch(method):
         raise ValueError("a method that must not be sent")
+    # The pattern would do alone, but these are three times as fast and say yes to all but a few.
+    usual = target.isascii() and target.isprintable() and " " not in target and target
+    if not usual and not _TARGET.fullmatch(target):
+        raise ValueError("a target that must not be sent")
     own = framing(method, length)
     if request_id:
         if not (request_id.isascii() and request_id.isprintable()):

@@ -23,6 +23,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 Script = Callable[["Peer"], Awaitable[None]]
 
@@ -125,6 +126,11 @@ class Peer:
             await asyncio.sleep(0)
 
     @property
+    def certificate(self) -> Any:
+        """The other side's, as `SSLObject.getpeercert` has it."""
+        return self._writer.get_extra_info("peercert")
+
+    @property
     def backed_up(self) -> bool:
         """The kernel takes no more of what was sent: nobody reads."""
         return self._writer.transport.get_write_buffer_size() > 0
@@ -134,6 +140,10 @@ class Peer:
 
     def close(self) -> None:
         self._writer.close()
+
+    def abort(self) -> None:
+        """Closes without a goodbye: with TLS no close_notify."""
+        self._writer.transport.abort()
 
     def reset(self) -> None:
         """The kernel drops what was not delivered and sends RST."""
@@ -271,6 +281,18 @@ def answering(*answers: bytes) -> Script:
     return script
 
 
+def gated(gate: asyncio.Event, answer: bytes = b"") -> Script:
+    """Answers each request once the gate is open."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await gate.wait()
+            await peer.send(answer or ok())
+
+    return script
+
+
 def after_request(*pieces: bytes, end: str = "wait") -> Script:
     """Reads one request, writes the pieces, then `close`s, `reset`s, `half_close`s or waits."""
 
@@ -293,7 +315,7 @@ async def silent(peer: Peer) -> None:
     await peer.gone()
 
 
-async def refusing() -> int:
+def refusing() -> int:
     """A port of loopback that nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

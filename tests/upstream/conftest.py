@@ -83,8 +83,12 @@ def pool_for() -> MakePool:
     @asynccontextmanager
     async def make(url: str, **settings: Any) -> AsyncIterator[Pool]:
         pool = Pool(*configured(url, **settings))
-        async with asyncio.timeout(20):  # a test that hangs fails
-            yield pool
+        try:
+            async with asyncio.timeout(20):  # a test that hangs fails
+                yield pool
+        except BaseException:
+            await pool.close()
+            raise
         assert pool.waiting == 0
         assert pool.busy == 0
         for lane in tuple(pool.memory.lanes):

@@ -377,7 +377,7 @@ async def test_an_upload_is_never_repeated(pool_for: MakePool) -> None:
 
 
 async def test_a_backend_that_is_not_there_is_a_failure(pool_for: MakePool) -> None:
-    async with pool_for(f"http://127.0.0.1:{await refusing()}") as pool:
+    async with pool_for(f"http://127.0.0.1:{refusing()}") as pool:
         client = await Client(pool, "POST", upload=5).over()
         assert client.failure
         assert (client.failure.error, client.failure.sent) == ("connection_refused", False)

@@ -18,6 +18,7 @@ from tests.support.raw_backend import (
     Script,
     after_request,
     answering,
+    gated,
     ok,
     refusing,
     silent,
@@ -25,18 +26,6 @@ from tests.support.raw_backend import (
 from tests.upstream.conftest import HOST, MakePool, Owner, configured, failure, until
 
 STOPPED = Failure("proxy_internal_response", "batch_deadline", status=504)
-
-
-def gated(gate: asyncio.Event, answer: bytes = ok()) -> Script:
-    """Answers each request once the gate is open."""
-
-    async def script(peer: Peer) -> None:
-        while True:
-            await peer.request()
-            await gate.wait()
-            await peer.send(answer)
-
-    return script
 
 
 # --- turns ---------------------------------------------------------------------------------------
@@ -395,7 +384,7 @@ async def test_a_status_is_never_retried(pool_for: MakePool) -> None:
 async def test_a_refused_connection_is_tried_twice_for_any_method(
     pool_for: MakePool, method: str
 ) -> None:
-    url = f"http://127.0.0.1:{await refusing()}"
+    url = f"http://127.0.0.1:{refusing()}"
     async with pool_for(url) as pool:
         reply = await Owner(pool).get(method=method)
         assert failure(reply) == ("connection_refused", "refused")
@@ -407,7 +396,7 @@ async def test_a_refused_connection_is_tried_twice_for_any_method(
 
 
 async def test_a_backend_that_comes_back_is_used_at_once(pool_for: MakePool) -> None:
-    port = await refusing()
+    port = refusing()
     async with pool_for(f"http://127.0.0.1:{port}") as pool:
         owner = Owner(pool)
         assert failure(await owner.get())[0] == "connection_refused"
@@ -416,7 +405,7 @@ async def test_a_backend_that_comes_back_is_used_at_once(pool_for: MakePool) -> 
 
 
 async def test_each_of_many_calls_to_a_dead_backend_fails_once(pool_for: MakePool) -> None:
-    async with pool_for(f"http://127.0.0.1:{await refusing()}") as pool:
+    async with pool_for(f"http://127.0.0.1:{refusing()}") as pool:
         owner = Owner(pool)
         for _ in range(100):
             owner.send()

@@ -1,0 +1,214 @@
+"""A ceiling on what answers hold, whatever their sizes, that locks nothing up (DESIGN part 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+
+from gateway.upstream import Pool
+from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok
+from tests.upstream.conftest import MakePool, Owner, failure, until
+
+MB = 1_000_000
+READ = 300_000
+"""The most that one read of the event loop brings."""
+
+
+def paused(pool: Pool) -> set[str]:
+    """The targets of calls that are not read."""
+    return {c.call.target for c in pool.connections if c.call and c.paused}
+
+
+async def test_a_reply_is_charged_for_until_its_owner_gives_it_back(pool_for: MakePool) -> None:
+    answer = ok(b"x" * 1000, "X: " + "h" * 500)
+    async with RawBackend(answering(answer)) as backend, pool_for(backend.url) as pool:
+        owner = Owner(pool)
+        owner.lane.hold(5000)
+        reply = await owner.get()
+        assert reply.held == len(answer)
+        assert owner.lane.held == pool.memory.held == 5000 + len(answer)
+        owner.lane.release(reply.held)
+        owner.lane.release(5000)
+        assert owner.lane.held == pool.memory.held == 0
+
+
+async def test_decoded_bytes_are_charged_too(pool_for: MakePool) -> None:
+    answer = ok(gzip.compress(bytes(100_000)), "Content-Encoding: gzip")
+    async with RawBackend(answering(answer)) as backend, pool_for(backend.url) as pool:
+        reply = await Owner(pool).get()
+        assert reply.held == len(answer) + 100_000
+
+
+async def test_over_its_budget_a_lane_reads_only_what_is_urgent(pool_for: MakePool) -> None:
+    async with (
+        RawBackend(answering(ok(bytes(4 * MB)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=MB, response=0.3) as pool,
+    ):
+        owner = Owner(pool)
+        owner.is_urgent = lambda call: call.target == "/0"
+        for number in range(4):
+            owner.send(target=f"/{number}")
+        await owner.count(1)
+        assert owner.replies[0].call
+        assert owner.replies[0].call.target == "/0"
+        assert owner.lane.over_budget
+        assert paused(pool) == {"/1", "/2", "/3"}
+        # Everything else had at most the budget and the read that broke it.
+        assert owner.lane.held < 4 * MB + MB + READ
+
+        await asyncio.sleep(0.5)  # longer than a call may take: its time stands still
+        assert len(owner.replies) == 1
+
+        owner.is_urgent = lambda call: call.target == "/2"
+        owner.lane.reconsider()
+        await owner.count(2)
+        assert owner.replies[1].call
+        assert owner.replies[1].call.target == "/2"
+
+        owner.is_urgent = lambda call: True
+        owner.lane.reconsider()
+        assert {reply.status for reply in await owner.count(4)} == {200}
+
+
+async def test_a_call_begun_over_the_budget_waits_to_be_read(pool_for: MakePool) -> None:
+    async with (
+        RawBackend(answering(ok())) as backend,
+        pool_for(backend.url, batch_buffer_bytes=MB) as pool,
+    ):
+        owner = Owner(pool)
+        owner.is_urgent = lambda call: False
+        owner.lane.hold(2 * MB)
+        owner.send()
+        await backend.until(lambda: len(backend.requests) == 1)
+        assert paused(pool) == {"/"}
+        owner.lane.release(2 * MB)
+        await owner.count(1)
+
+
+async def test_a_budget_is_its_own_lanes_affair(pool_for: MakePool) -> None:
+    async with (
+        RawBackend(answering(ok(bytes(MB)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=2 * MB) as pool,
+    ):
+        full, other = Owner(pool), Owner(pool)
+        full.is_urgent = other.is_urgent = lambda call: False
+        full.lane.hold(3 * MB)
+        full.send(target="/full")
+        assert (await other.get()).status == 200
+        assert paused(pool) == {"/full"}
+        full.lane.release(3 * MB)
+        await full.count(1)
+
+
+async def test_over_the_pools_budget_only_the_oldest_lanes_urgent_call_is_read(
+    pool_for: MakePool,
+) -> None:
+    gate = asyncio.Event()
+    async with (
+        RawBackend(gated(gate, ok(bytes(4 * MB)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=2 * MB) as pool,
+    ):
+        old, young = Owner(pool), Owner(pool)
+        young.send(target="/young/0")
+        young.send(target="/young/1")
+        old.send(target="/old/0")
+        old.send(target="/old/1")
+        old.is_urgent = lambda call: call.target == "/old/1"
+        await backend.until(lambda: len(backend.requests) == 4)
+        gate.set()
+        await old.count(1)
+        assert old.replies[0].call
+        assert old.replies[0].call.target == "/old/1"
+        assert not young.replies
+        assert pool.memory.held < 4 * MB + 2 * MB + READ
+        old.is_urgent = lambda call: True
+        old.lane.reconsider()
+        await old.count(2)
+        assert not young.replies
+        old.free()
+        old.lane.close()
+        await young.count(2)
+
+
+async def test_a_lane_that_waits_for_its_client_holds_the_others_up_only_over_the_budget(
+    pool_for: MakePool,
+) -> None:
+    async with (
+        RawBackend(answering(ok(bytes(MB)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=4 * MB) as pool,
+    ):
+        slow, other = Owner(pool), Owner(pool)
+        slow.lane.hold(5 * MB)  # rendered, not read by its client
+        other.send()
+        await backend.until(lambda: len(backend.requests) == 1)
+        assert paused(pool) == {"/"}
+        slow.lane.release(2 * MB)  # it has begun to read, and the pool is still `over`
+        await other.count(1)
+        slow.lane.release(3 * MB)
+
+
+async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_up(
+    pool_for: MakePool,
+) -> None:
+    """All connections carry younger lanes' calls: one of those must end for the oldest to begin."""
+    async with (
+        RawBackend(answering(ok(bytes(4 * MB)))) as backend,
+        pool_for(
+            backend.url, connections=2, batch_buffer_bytes=100 * MB, buffer_bytes=2 * MB
+        ) as pool,
+    ):
+        old, young = Owner(pool), Owner(pool)
+        old.then = lambda reply: old.free()
+        young.send()
+        young.send()
+        await until(lambda: pool.busy == 2)
+        old.send()
+        await old.count(1)
+        await young.count(2)
+
+
+async def test_a_call_that_fails_or_is_stopped_gives_back_what_it_held(pool_for: MakePool) -> None:
+    async def half(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok(bytes(MB))[:-1])
+        await asyncio.Event().wait()
+
+    async with RawBackend(half) as backend, pool_for(backend.url, response=0.2) as pool:
+        owner = Owner(pool)
+        assert failure(await owner.get())[0] == "http_response_timeout"
+        assert owner.lane.held == 0
+        owner.send()
+        await until(lambda: owner.lane.held > MB // 2)
+        owner.lane.close()
+        assert pool.memory.held == 0
+
+
+async def test_a_thousand_large_answers_fit_under_a_small_ceiling(pool_for: MakePool) -> None:
+    """In client order, taken one by one by a slow reader, as a batch does."""
+    highest = 0
+    async with (
+        RawBackend(answering(ok(bytes(200_000)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=MB, buffer_bytes=2 * MB) as pool,
+    ):
+        owner = Owner(pool)
+        done: dict[int, int] = {}
+        next_out = 0
+
+        def ready() -> bool:
+            done.update({reply.call.step: reply.held for reply in owner.replies if reply.call})
+            owner.replies.clear()
+            return next_out in done
+
+        owner.is_urgent = lambda call: call.step == next_out
+        for number in range(8):
+            owner.send(step=number)
+        for number in range(300):
+            next_out = number
+            owner.lane.reconsider()
+            await until(ready)
+            highest = max(highest, pool.memory.held)
+            owner.lane.release(done.pop(number))
+            if number + 8 < 300:
+                owner.send(step=number + 8)
+        assert owner.lane.held == 0
+    assert highest < MB + READ + 200_000
