@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from heapq import heapify, heappop, heappush
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.batch import (
     Answer,
@@ -35,7 +35,7 @@ from gateway.batch import (
     failed,
 )
 from gateway.planning import expand
-from gateway.planning.delivery import GROUP, Delivery
+from gateway.planning.delivery import GROUP, Chunk, Delivery
 from gateway.planning.graph import Plan
 from gateway.planning.schedule import Schedule
 from gateway.upstream.pool import Pool
@@ -59,13 +59,6 @@ class Terms:
     flush_bytes: int
     batch_seconds: float
     gone_grace: float
-
-
-class Chunk(NamedTuple):
-    """Bytes for the client, and what they hold of the memory budget until they are written."""
-
-    data: bytes
-    held: int
 
 
 class Evaluator(Protocol):
@@ -144,11 +137,8 @@ class Run:
         self._gated = plan.batch.gated
         self._gate: Call | None = None
 
-        # Down: rendered bytes wait for the writer.
-        self._delivery = Delivery(plan, renderer := dialect.renderer(plan.batch))
-        self._out = [renderer.head()]
-        self._out_bytes = len(self._out[0])
-        self._out_held = 0
+        # Down: what is rendered waits for the writer.
+        self._delivery = Delivery(plan, dialect.renderer(plan.batch), self._bug)
         self._due = False
         self._gone = False
         self._settled = False
@@ -168,12 +158,9 @@ class Run:
 
     def take(self) -> Chunk:
         """Everything that is ready. Tell `written` when the client has it."""
-        chunk = Chunk(b"".join(self._out), self._out_held)
-        self._out.clear()
-        self._out_bytes = self._out_held = 0
         self._due = self._delivery.done
         self._cancel_timer()
-        return chunk
+        return self._delivery.take()
 
     def written(self, chunk: Chunk) -> None:
         if self.record.first_byte is None:
@@ -199,9 +186,7 @@ class Run:
         self.record.outcome = self.record.outcome or "client_gone"
         self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
         self._cancel_timer()
-        self._out.clear()
-        self._release(self._out_held + self._delivery.drop())
-        self._out_held = 0
+        self._release(self._delivery.drop())
         self._stop(_gone_unless_written)
         self._settle()
 
@@ -227,8 +212,8 @@ class Run:
         self._recorder.subrequest(self.record, self.plan.steps[call.step], reply)
         if self._expansions:
             self._flying[call.step] -= 1
-        if self._queue and self._in_flight < self._terms.width:
-            self._submit(heappop(self._queue)[-1])
+            if self._queue and self._in_flight < self._terms.width:
+                self._submit(heappop(self._queue)[-1])
         self._take_in(call, reply)
         self._deliver()
         if self._gone:
@@ -434,6 +419,7 @@ class Run:
         if reply.failure is None:
             self.answer = self._dialect.gate(self.plan.batch, reply)
             if self.answer is not None:
+                self.record.status = self.answer.status
                 self._stop(_outdone)
                 self._due = True
         self._wake()
@@ -452,21 +438,21 @@ class Run:
     def _deliver(self) -> None:
         if self._gone or self._delivery.done:
             return
-        awaited = self._delivery.awaits
-        for data, held in self._delivery.pieces():
-            self._out.append(data)
-            self._out_bytes += len(data)
-            self._out_held += held
-        if self._delivery.done or self._out_bytes >= self._terms.flush_bytes:
+        delivery, awaited = self._delivery, self._delivery.awaits
+        delivery.advance()
+        if delivery.done or delivery.size >= self._terms.flush_bytes:
             self._flush()
-        elif self._out_bytes and self._timer is None and not self._due:
+        elif delivery.size and self._timer is None and not self._due:
             self._timer = self._execution.loop.call_later(self._terms.flush_seconds, self._flush)
         if self._lane.over_budget:
-            if awaited != self._delivery.awaits:
+            if awaited != delivery.awaits:
                 self._lane.reconsider()
                 self._unpark()
             if self._expansions:
                 self._unstick()
+
+    def _bug(self) -> None:
+        self._recorder.bug("render", self.record)
 
     def _flush(self) -> None:
         self._cancel_timer()

@@ -7,7 +7,7 @@ rest is still on its way, and closed after the last of its children.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from gateway.batch import Failure, Outcome, Renderer, Reply, Step, failed
@@ -17,7 +17,7 @@ GROUP = Reply(200)
 """Stands for the reply of a step that sends nothing of its own: a nested bulk."""
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """Bytes of the answer, and how many bytes of replies are let go with them."""
 
     data: bytes
@@ -31,30 +31,31 @@ class Source(Protocol):
 
 
 class Delivery:
-    """Where the answer stands."""
+    """Where the answer stands, and what of it waits to be written."""
 
-    __slots__ = ("_ended", "_nest", "_opened", "_order", "_renderer", "_replies", "_sources",
-                 "_steps", "_turn", "bugs", "done")  # fmt: skip
+    __slots__ = ("_bug", "_ended", "_held", "_nest", "_opened", "_order", "_out", "_renderer",
+                 "_replies", "_sources", "_steps", "_turn", "awaits", "done", "size")  # fmt: skip
 
-    def __init__(self, plan: Plan, renderer: Renderer) -> None:
+    def __init__(self, plan: Plan, renderer: Renderer, bug: Callable[[], None]) -> None:
+        """`bug` is told, within its `except`, of a result that could not be rendered."""
+        self.size = 0
+        """Bytes of results that wait to be taken; what is written before any result is not one."""
         self.done = False
         """The end of the document has been rendered."""
-        self.bugs = 0
-        """Results that could not be rendered and became 500 results."""
         self._steps = plan.steps
         self._order = plan.delivery
+        self.awaits = plan.delivery[0] if plan.delivery else -1
+        """The step whose turn it is; -1 when all have had theirs."""
         self._renderer = renderer
+        self._bug = bug
+        self._out = [renderer.head()]
+        self._held = 0
         self._replies: list[Reply | None] = [None] * len(plan.steps)
         self._sources: dict[int, Source] = {}
         self._ended: dict[int, Outcome] = {}
         self._nest: list[tuple[int, Step, Outcome]] = []
         self._turn = 0
         self._opened = False
-
-    @property
-    def awaits(self) -> int:
-        """The step whose turn it is; -1 when all have had theirs."""
-        return self._order[self._turn] if self._turn < len(self._order) else -1
 
     def reply(self, index: int, reply: Reply) -> None:
         """The one reply of a step."""
@@ -68,66 +69,84 @@ class Delivery:
         """A step of many replies has ended."""
         self._ended[index] = outcome
 
+    def take(self) -> Chunk:
+        """What was rendered since the last time."""
+        chunk = Chunk(b"".join(self._out), self._held)
+        self._out.clear()
+        self.size = self._held = 0
+        return chunk
+
     def drop(self) -> int:
-        """Nobody will read the answer: lets go of what waits; how many bytes that were."""
-        held = sum(reply.held for reply in self._replies if reply is not None)
+        """Nobody will read the answer: lets go of all that waits; how many bytes that were."""
+        held = self._held + sum(reply.held for reply in self._replies if reply is not None)
         held += sum(r.held for source in self._sources.values() for r in source.deliver())
         self._replies = [None] * len(self._steps)
+        self._out.clear()
+        self.size = self._held = 0
         return held
 
-    def pieces(self) -> Iterator[Piece]:
-        """Everything that can leave now."""
-        while self._turn < len(self._order):
-            index = self._order[self._turn]
-            reply = self._replies[index]
+    def advance(self) -> None:
+        """Renders everything that can leave now."""
+        while (index := self.awaits) >= 0:
+            step, reply = self._steps[index], self._replies[index]
             if reply is not None:
                 self._replies[index] = None
-                step = self._steps[index]
+                self._held += reply.held
                 if step.size == 1 and reply is not GROUP:
-                    yield Piece(self._whole(step, reply), reply.held)
+                    self._emit(self._whole(step, reply))
                 else:
-                    yield from self._group(step, reply)
-            elif index in self._sources:
-                yield from self._parts(self._steps[index])
-                if index not in self._ended:
-                    return
-                yield from self._close(self._steps[index], self._ended[index])
-            else:
+                    self._group(step, reply)
+            elif index not in self._sources or not self._parts(step):
                 return
-            self._turn += 1
-            self._opened = False
-            while self._nest and self._nest[-1][0] == self._turn:
-                _, parent, outcome = self._nest.pop()
-                yield Piece(self._renderer.close(parent, outcome), 0)
+            self._next()
         if not self.done:
             self.done = True
-            yield Piece(self._renderer.tail(), 0)
+            self._emit(self._renderer.tail())
 
-    def _group(self, step: Step, reply: Reply) -> Iterator[Piece]:
-        yield Piece(self._renderer.open(step), 0)
-        if reply is not GROUP:
-            yield Piece(self._renderer.part(step, reply), reply.held)
-        yield from self._close(step, Outcome(reply.failed, 1, reply.failure))
+    def _next(self) -> None:
+        self._turn += 1
+        self._opened = False
+        self.awaits = self._order[self._turn] if self._turn < len(self._order) else -1
+        while self._nest and self._nest[-1][0] == self._turn:
+            _, parent, outcome = self._nest.pop()
+            self._emit(self._renderer.close(parent, outcome))
+
+    def _emit(self, data: bytes) -> None:
+        self._out.append(data)
+        self.size += len(data)
 
     def _whole(self, step: Step, reply: Reply) -> bytes:
         """A bug of ours in one result costs that result, not the batch."""
         try:
             return self._renderer.whole(step, reply)
         except Exception:
-            self.bugs += 1
-            bug = Failure("proxy_internal_error", "render", sent=True)
-            return self._renderer.whole(step, failed(bug, reply.call))
+            self._bug()
+            failure = Failure("proxy_internal_error", "render", sent=True)
+            return self._renderer.whole(step, failed(failure, reply.call))
 
-    def _parts(self, step: Step) -> Iterator[Piece]:
+    def _group(self, step: Step, reply: Reply) -> None:
+        self._emit(self._renderer.open(step))
+        if reply is not GROUP:
+            self._emit(self._renderer.part(step, reply))
+        self._close(step, Outcome(reply.failed, 1, reply.failure))
+
+    def _parts(self, step: Step) -> bool:
+        """The replies of a step of many calls, as far as they are there; True at its end."""
         if not self._opened:
             self._opened = True
-            yield Piece(self._renderer.open(step), 0)
+            self._emit(self._renderer.open(step))
         for reply in self._sources[step.index].deliver():
-            yield Piece(self._renderer.part(step, reply), reply.held)
+            self._held += reply.held
+            self._emit(self._renderer.part(step, reply))
+        outcome = self._ended.get(step.index)
+        if outcome is None:
+            return False
+        self._close(step, outcome)
+        return True
 
-    def _close(self, step: Step, outcome: Outcome) -> Iterator[Piece]:
+    def _close(self, step: Step, outcome: Outcome) -> None:
         """Its own end, or its children first."""
         if step.size == 1:
-            yield Piece(self._renderer.close(step, outcome), 0)
+            self._emit(self._renderer.close(step, outcome))
         else:
             self._nest.append((self._turn + step.size, step, outcome))
