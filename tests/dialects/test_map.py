@@ -7,9 +7,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.batch import BulkCall
 from gateway.dialects import DIALECTS, create
-from gateway.errors import REASONS
+from gateway.errors import REASONS, Refused
 from tests.dialects.cases import DATA
 
 every_dialect = pytest.mark.parametrize("name", list(DIALECTS))
@@ -38,3 +41,42 @@ def test_the_published_schema_is_the_one_on_record(name: str, update_golden: boo
     if update_golden:
         record.write_text(published)
     assert published == record.read_text()
+
+
+ADDRESSES = ["v10/a", "/a", "/v10/bulk", "bulk", "//x", "http://x/", "/../x", "%2e%2e", "a\0", ""]
+WORDS = ["GET", "post", "abort", '{"requests":[]}', "[", "null", "X: y", "\u00e9\u2602", *ADDRESSES]
+names = st.sampled_from(
+    ["url", "path", "method", "data", "body", "headers", "name", "value", "requests", "query"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
+entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "url": st.sampled_from(ADDRESSES),
+        "path": st.sampled_from(ADDRESSES),
+        "method": st.sampled_from(["GET", "post", "PATCH", "G T"]),
+        **dict.fromkeys(("data", "body", "headers", "requests", "query", "onFail"), values),
+    },
+)
+documents = st.fixed_dictionaries(
+    {"requests": st.lists(entries, max_size=4) | st.dictionaries(st.text(), entries, max_size=4)}
+)
+
+
+@every_dialect
+@given(
+    body=st.binary(max_size=40) | (values | documents).map(lambda tree: json.dumps(tree).encode())
+)
+def test_any_body_is_a_batch_or_a_refusal_and_never_a_fault(name: str, body: bytes) -> None:
+    dialect = create(name, {})
+    try:
+        batch = dialect.parse(BulkCall("/rest/v10/bulk", "", (), body))
+    except Refused as refused:
+        answer = dialect.refusal(refused.status, refused.reason, refused.message).body
+    else:
+        answer = dialect.renderer(batch).head() + dialect.renderer(batch).tail()
+    json.loads(answer)
