@@ -139,9 +139,8 @@ class Exchange:
         self._case = case
         self._plan = tree
         self._canned = deque(canned)
-        self._renderer = case.dialect.renderer(tree.batch)
         self._schedule = Schedule(tree, WIDTH)
-        self._delivery = Delivery(tree, self._renderer)
+        self._delivery = Delivery(tree, case.dialect.renderer(tree.batch), _fault)
         self._gated = tree.batch.gated
         self._outcomes: dict[int, Outcome] = {}
 
@@ -162,10 +161,9 @@ class Exchange:
             self._delivery.reply(step.index, reply)
             waiting.extend(self._finish(step, reply.failed))
         assert not self._canned, "replies that nobody asked for"
-        body = self._renderer.head() + b"".join(piece.data for piece in self._delivery.pieces())
+        self._delivery.advance()
         assert self._delivery.done
-        assert not self._delivery.bugs
-        return _head(200, (("Content-Type", "application/json"),)) + body
+        return _head(200, (("Content-Type", "application/json"),)) + self._delivery.take().data
 
     def _finish(self, step: Step, bad: bool) -> list[int]:
         starts, skips = self._schedule.finish(step.index, failed=bad)
@@ -218,6 +216,11 @@ class Exchange:
     def _skip(self, skip: Skip) -> None:
         slug = "onfail_abort" if self._plan.steps[skip.because].subrequest.barrier else "dependency"
         self._delivery.reply(skip.step, failed(Failure("proxy_internal_response", slug)))
+
+
+def _fault() -> None:
+    """Told of a result that could not be rendered, within the `except`: the case fails with it."""
+    raise
 
 
 @dataclass
