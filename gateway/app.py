@@ -16,16 +16,15 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway import admin, headers
+from gateway import admin
 from gateway.answer import ClientAnswer
-from gateway.batch import Failure
 from gateway.config import Settings
-from gateway.config import settings as declared
-from gateway.dialects import DIALECTS, create
-from gateway.endpoint import Bounds, BulkEndpoint, Manners
+from gateway.dialects import DIALECTS
+from gateway.endpoint import BulkEndpoint
 from gateway.execution import Execution, Terms
 from gateway.proxy import Proxy
-from gateway.target import Endpoints, PathRules, Pattern, Routes
+from gateway.reception import Desk, Reception
+from gateway.target import Endpoints, Pattern, Routes
 from gateway.telemetry import Telemetry
 from gateway.telemetry.exposition import Exposition, Scrape
 from gateway.telemetry.lag import LoopLag
@@ -36,10 +35,6 @@ from gateway.upstream import Pool
 
 DRAIN_MARGIN = 2.0
 """Seconds before the end of the drain by which every batch is over, so that answers end validly."""
-
-BULK_IN_BULK = Failure(
-    "proxy_loop_detected", "bulk_in_bulk", message="a bulk call inside a bulk call"
-)
 
 
 class Evaluator:  # until gateway.evaluation lands
@@ -58,7 +53,7 @@ class App:
         self.idle = asyncio.Event()
         self.ops = admin.application(self, settings.ops_write, settings.limits.request_bytes)
         self._draining = False
-        self._paths = _paths(settings.paths)
+        self.reception = Reception(settings, self.name)
 
     async def start(self) -> None:
         settings = self.settings
@@ -68,17 +63,17 @@ class App:
         self.evaluator = Evaluator()
         self.execution = Execution(self.pool, self.evaluator, self.telemetry)
         self.idle = self.execution.idle
-        manners = self._manners()
+        reception = self.reception
         self.endpoints = Endpoints(
-            (Pattern(entry.path), self._endpoint(entry, manners)) for entry in settings.endpoints
+            (Pattern(desk.path), self._endpoint(desk)) for desk in reception.desks
         )
         passing = settings.passthrough
         self.proxy = Proxy(
             self.pool,
-            manners,
+            reception.manners,
             self.telemetry,
             enabled=passing.enabled,
-            rules=self._paths if passing.enforce_paths else None,
+            rules=reception.paths if passing.enforce_paths else None,
         )
         self._expose()
 
@@ -98,37 +93,15 @@ class App:
         self._lag = LoopLag()
         return Telemetry(self.metrics, self.logs, Routes(map(Pattern, settings.routes)).label)
 
-    def _manners(self) -> Manners:
-        settings = self.settings
-        return Manners(
-            name=self.name,
-            host=settings.upstream.host,
-            authority=self.pool.origin.authority,
-            policy=headers.HeaderPolicy(
-                frozenset(settings.headers.never_inherit),
-                frozenset(settings.headers.never_from_subrequest),
-            ),
-            proxies=headers.TrustedProxies(map(str, settings.headers.trusted_proxies)),
+    def _endpoint(self, desk: Desk) -> BulkEndpoint:
+        terms = Terms(
+            width=desk.batch.width,
+            flush_seconds=desk.batch.flush.time,
+            flush_bytes=desk.batch.flush.bytes,
+            batch_seconds=self.settings.limits.batch_time,
+            gone_grace=self.settings.client.gone_grace,
         )
-
-    def _endpoint(self, entry: declared.Endpoint, manners: Manners) -> BulkEndpoint:
-        settings = self.settings
-        batch, limits = settings.batch_for(entry), settings.limits
-        return BulkEndpoint(
-            path=entry.path,
-            dialect=create(entry.dialect, entry.options),
-            execution=self.execution,
-            terms=Terms(
-                width=batch.width,
-                flush_seconds=batch.flush.time,
-                flush_bytes=batch.flush.bytes,
-                batch_seconds=limits.batch_time,
-                gone_grace=settings.client.gone_grace,
-            ),
-            bounds=Bounds(limits.request_bytes, limits.depth, limits.subrequests, limits.batches),
-            guard=self._refusal,
-            manners=manners,
-        )
+        return BulkEndpoint(desk, self.execution, terms, self.reception.refusal)
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -140,12 +113,6 @@ class App:
                 endpoint, params = found
                 return await endpoint.answer(request, params)
         return await self.proxy.answer(request)
-
-    def _refusal(self, method: str, target: str) -> Failure | None:
-        """Why a subrequest may not be sent, by rules that hold for every dialect."""
-        if self.endpoints.recursion(target):
-            return BULK_IN_BULK
-        return self._paths.refusal(method, target)
 
     # --- the life of the process (server.worker.App) ---------------------------------------------
 
@@ -199,12 +166,3 @@ class App:
         read("gateway_buffered_bytes", lambda: pool.memory.held)
         read("gateway_event_loop_lag_seconds", lambda: self._lag.peak)
         read("gateway_draining", lambda: self._draining)
-
-
-def _paths(rules: declared.Paths) -> PathRules:
-    return PathRules(
-        allow=tuple(map(Pattern, rules.allow)),
-        deny=tuple(map(Pattern, rules.deny)),
-        methods=frozenset(rules.methods),
-        encoded_slash=rules.encoded_slash,
-    )

@@ -23,8 +23,8 @@ from aiohttp.web_protocol import RequestPayloadError
 from gateway import headers, target
 from gateway.answer import BodyStalled, ClientAnswer, problem, wire
 from gateway.batch import Call, Failure, Headers, PassRecord, Recorder, Reply, Trace
-from gateway.endpoint import Manners
 from gateway.errors import BadTarget
+from gateway.reception import Manners
 from gateway.target import PathRules
 from gateway.upstream import CHUNKED, Exchange, Pool
 
@@ -140,7 +140,7 @@ class Proxy:
         trusted = manners.proxies.trusted(request.remote)
         outer = headers.text(request.raw_headers)
         if trace is not None:
-            outer = tuple(field for field in outer if field[0].lower() != "traceparent")
+            outer = headers.untraced(outer)
         authority = _authority(request.raw_path) if request.raw_path[0] not in "/*" else None
         if authority is not None:
             hostless = (field for field in outer if field[0].lower() != "host")

@@ -24,6 +24,7 @@ LAYERS = [
     "evaluation",
     "execution",
     "answer",
+    "reception",
     "endpoint",
     "proxy",
     "admin",

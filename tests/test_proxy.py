@@ -14,9 +14,9 @@ import websockets
 
 from gateway.batch import PassRecord, Trace
 from gateway.config.settings import Limits, Timeouts, Upstream
-from gateway.endpoint import Manners
 from gateway.headers import HeaderPolicy, TrustedProxies
 from gateway.proxy import Proxy
+from gateway.reception import Manners
 from gateway.server.worker import Gateway
 from gateway.target import PathRules, Pattern
 from gateway.upstream import Pool
@@ -240,7 +240,7 @@ async def test_a_client_that_expects_100_gets_it_when_the_backend_is_there() -> 
 
 
 async def test_a_client_that_expects_100_is_not_asked_for_a_body_that_nobody_takes() -> None:
-    url = f"http://127.0.0.1:{await refusing()}"
+    url = f"http://127.0.0.1:{refusing()}"
     async with passing(url=url) as place, client_of(place) as client:
         client.send(get("/", "Content-Length: 5", "Expect: 100-continue", method="POST"))
         assert (await client.rest()).startswith(b"HTTP/1.1 502 ")
@@ -460,7 +460,7 @@ async def test_a_backend_that_fails_before_its_head_is_a_problem_document(
 
 
 async def test_a_backend_that_is_not_there_is_502_and_nothing_was_sent() -> None:
-    url = f"http://127.0.0.1:{await refusing()}"
+    url = f"http://127.0.0.1:{refusing()}"
     async with passing(url=url) as place, client_of(place) as client:
         client.send(get())
         head, body = await client.answer()

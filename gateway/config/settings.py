@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from gateway.config import notations
 from gateway.config.notations import Count, Duration, Rate, Share, Size
@@ -131,6 +132,16 @@ class Upstream:
     retry: Retry = Retry()
     tls: UpstreamTls = UpstreamTls()
     probe: Probe = Probe()
+
+    @property
+    def authority(self) -> str:
+        """The URL's host and port, as `Host` has them."""
+        if self.url.startswith("unix:"):
+            return "localhost"
+        url = urlsplit(self.url)
+        name = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname or ""
+        usual = 443 if url.scheme == "https" else 80
+        return name if url.port in (None, usual) else f"{name}:{url.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,15 @@ from gateway.headers.passing import (
     upgrade_asked,
 )
 from gateway.headers.policy import HeaderPolicy, TrustedProxies
-from gateway.headers.subrequests import body_type, first, idempotency_key, inherit, merge, own
+from gateway.headers.subrequests import (
+    body_type,
+    first,
+    idempotency_key,
+    inherit,
+    merge,
+    own,
+    untraced,
+)
 from gateway.headers.written import looped, managed, valid_host
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "normal",
     "own",
     "text",
+    "untraced",
     "upgrade_asked",
     "valid_host",
 ]

@@ -35,6 +35,11 @@ def inherit(outer: Headers, rules: HeaderRules, policy: HeaderPolicy, *, trusted
     )
 
 
+def untraced(fields: Headers) -> Headers:
+    """Without the fields of a trace, for where the gateway writes its own."""
+    return tuple([field for field in fields if kind(normal(field[0])) is not Kind.TRACE])
+
+
 # --- own fields ----------------------------------------------------------------------------------
 
 _MOST = 64

@@ -46,7 +46,7 @@ class Origin:
             self.host = url.hostname or ""
             self.port = url.port or (443 if url.scheme == "https" else 80)
             self.tls = _Tls(upstream.tls, self.host) if url.scheme == "https" else None
-        self.authority = _authority(self.host, self.port, 443 if self.tls else 80)
+        self.authority = upstream.authority
         """What `Host` says when `upstream.host` is `upstream`."""
         self._addresses = _Addresses(self.host, self.port)
 
@@ -208,8 +208,3 @@ class _Tls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
-
-
-def _authority(host: str, port: int, usual: int) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return name if port == usual else f"{name}:{port}"
