@@ -1,0 +1,41 @@
+"""The cases, by the name with which `--only` asks for them, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from tests.bench.cases import (
+    delays,
+    dialects,
+    fairness,
+    first_byte,
+    headline,
+    linear,
+    load_curve,
+    memory,
+    passthrough,
+    scrape,
+    shapes,
+    transfer,
+    workers,
+)
+from tests.bench.run import Run
+
+CASES: Mapping[str, Callable[[Run], Awaitable[None]]] = {
+    "headline": headline.run,
+    "shapes": shapes.run,
+    "dialects": dialects.run,
+    "delays": delays.run,
+    "first-byte": first_byte.run,
+    "linear": linear.run,
+    "fairness": fairness.run,
+    "memory": memory.run,
+    "scrape": scrape.run,
+    "pass-through": passthrough.run,
+    "transfer": transfer.run,
+    "workers": workers.run,
+    "load": load_curve.run,
+}
+
+QUICK = ("headline",)
+"""What `--quick` runs."""

@@ -1,0 +1,1 @@
+"""What the gateway is measured against, each as a good engineer would write it in an hour."""
