@@ -12,7 +12,7 @@ from itertools import pairwise
 import msgspec
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import bodies
@@ -120,7 +120,6 @@ def test_a_missing_and_a_surplus_comma_are_named_by_place() -> None:
 
 
 @given(st.binary(max_size=30) | st.text('{}[]",:\\u0d81 \n', max_size=30).map(str.encode))
-@settings(deadline=None, max_examples=300)
 def test_what_is_accepted_is_json_and_what_is_refused_names_its_place(body: bytes) -> None:
     try:
         bodies.check_document(body, max_depth=64)
@@ -179,7 +178,6 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans())
-@settings(deadline=None, max_examples=300)
 def test_depth_is_what_a_walk_over_the_tree_finds(tree: object, escaped: bool) -> None:
     text = json.dumps(tree, ensure_ascii=escaped).encode()
     depth = measured(tree)
@@ -364,7 +362,6 @@ def test_every_charset_in_the_list_is_known(charset: str) -> None:
 
 
 @given(st.binary(max_size=40), st.sampled_from([None, b"application/json", b"text/plain"]))
-@settings(deadline=None, max_examples=300)
 def test_contents_cannot_break_out_of_the_answer(body: bytes, content_type: bytes | None) -> None:
     spliced, _ = bodies.splice(body, content_type)
     assert len(orjson.loads(b"[" + spliced + b"]")) == 1
@@ -406,7 +403,6 @@ def test_contents_come_out_as_they_were_whatever_the_pieces(
 
 
 @given(st.binary(max_size=200), st.sampled_from(CODINGS), st.lists(st.integers(0, 99), max_size=4))
-@settings(deadline=None)
 def test_any_contents_survive_any_cuts(contents: bytes, coding: object, cuts: list[int]) -> None:
     name, encode = coding  # type: ignore[misc]
     encoded = encode(contents)

@@ -15,6 +15,9 @@ _METHOD_DENIED = Failure(
     "http_request_denied", "method_denied", message="the method is not allowed here"
 )
 _PATH_DENIED = Failure("http_request_denied", "path_denied", message="the path is not allowed here")
+_SLASH_DENIED = Failure(
+    "http_request_denied", "encoded_slash", message="an encoded slash is not allowed here"
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class PathRules:
     )
     encoded_slash: Literal["auto", "keep", "refuse"] = "auto"
 
-    @property
+    @cached_property
     def slash(self) -> Literal["keep", "refuse"]:
-        """What `normalise` is to do: an encoded slash is data while no rule reads the path."""
+        """What becomes of an encoded slash: it is data while no rule reads the path."""
         if self.encoded_slash == "auto":
             return "refuse" if self.allow or self.deny else "keep"
         return self.encoded_slash
@@ -39,7 +42,10 @@ class PathRules:
         """Why a subrequest (target in normal form) may not be sent, or None."""
         if method not in self.methods:
             return _METHOD_DENIED
-        if (self.allow or self.deny) and not self._permitted(target.partition("?")[0]):
+        path = target.partition("?")[0]
+        if self.slash == "refuse" and _ENCODED_SLASH.search(path):
+            return _SLASH_DENIED
+        if (self.allow or self.deny) and not self._permitted(path):
             return _PATH_DENIED
         return None
 
@@ -59,6 +65,7 @@ class PathRules:
         return joined(self.deny, "/?")
 
 
+_ENCODED_SLASH = re.compile(r"%(?:25)?2[Ff]")
 _PARAMETERS = re.compile(r"(?:;|%3B)[^/]*")
 
 
