@@ -282,6 +282,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The backend has ended its side: for an answer without a length, a clean end."""
+        self.alive = False  # the transport closes itself now
         if self.lane is not None:
             self._ended(clean=self._said_goodbye(), error=None)
 

@@ -30,6 +30,8 @@ from gateway.upstream.retry import RetryBudget
 
 TICK: Final = 0.1
 """Seconds between two looks at the clocks."""
+LATE: Final = 1.0
+"""A look that comes so long after the last one was held up by a blocked event loop."""
 PATIENCE: Final = 1.0
 """Seconds that a passed-through request waits for a connection."""
 REST: Final = 1.0
@@ -74,6 +76,8 @@ class Pool:
         """Calls being retried, each of which needs a connection that never carried one."""
         self._telling = 0
         self._rest_until = 0.0
+        self._swept = 0.0
+        self._excused = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -228,7 +232,8 @@ class Pool:
 
     def released(self, connection: Connection, keep: bool) -> None:
         """A connection has no call any more, and takes the next turn if it can."""
-        if not (keep and connection.alive) or self._aged(connection):
+        spent = connection in self.detached or self._aged(connection)
+        if spent or not (keep and connection.alive):
             self._retire(connection)
         elif not self._turns:
             connection.idle_since = monotonic()
@@ -290,16 +295,21 @@ class Pool:
 
     def _grow(self) -> None:
         """A connection for each waiting call that none is being made for, within the limit."""
-        if self.connections and not self._again and monotonic() < self._rest_until:
-            return
         wanted = self.waiting + len(self._again) - self.connecting
         room = self._limit - len(self.connections) - self.connecting
-        for _ in range(min(wanted, room)):
+        number = min(wanted, room)
+        if number <= 0 or (self.connections and not self._again and self._resting()):
+            return
+        for _ in range(number):
             task = self._loop.create_task(self._connect())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if self._sweeper is None:
+            self._swept = monotonic()
             self._sweeper = self._loop.call_later(TICK, self._sweep)
+
+    def _resting(self) -> bool:
+        return monotonic() < self._rest_until
 
     async def _connect(self) -> None:
         try:
@@ -310,10 +320,12 @@ class Pool:
         self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         if isinstance(result, Failure):
             self._not_connected(result)
-        elif result.alive:
-            self._connected(result)
-        else:
+        elif not result.alive or (self.origin.tls is None and result.readable()):
+            # Under TLS session tickets come unasked.
+            result.abort()
             self._not_connected(_SPOKE_FIRST)
+        else:
+            self._connected(result)
 
     def _connected(self, connection: Connection) -> None:
         self.connects["ok"] += 1
@@ -388,14 +400,24 @@ class Pool:
 
     def _sweep(self) -> None:
         now = monotonic()
-        self._budget.sample(now, self.calls)
-        for connection in (*self.connections, *self.detached):
-            self._look_at(connection, now)
-        self._give_up_turns(now)
+        late, self._swept = now - self._swept > LATE, now
+        if late and not self._excused:
+            # Answers may lie in the kernel. They have one more tick to be read.
+            self._excused = True
+        else:
+            self._excused = False
+            self._look_at_clocks(now)
         if self.connections or self.detached or self.connecting or self.waiting or self._again:
             self._sweeper = self._loop.call_later(TICK, self._sweep)
         else:
             self._sweeper = None
+
+    def _look_at_clocks(self, now: float) -> None:
+        self._budget.sample(now, self.calls)
+        for connection in (*self.connections, *self.detached):
+            self._look_at(connection, now)
+        self._give_up_turns(now)
+        self._dispatch()  # a rest may be over
 
     def _look_at(self, connection: Connection, now: float) -> None:
         if connection.lane is None:

@@ -119,7 +119,7 @@ def configured(url: str, **settings: Any) -> tuple[Upstream, Limits]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Lets the event loop run until `condition` holds, where there is no event to wait for."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await asyncio.sleep(0)
 
 

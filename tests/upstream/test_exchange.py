@@ -460,6 +460,26 @@ async def test_silence_is_no_fault_of(pool_for: MakePool, kind: str) -> None:
         await backend.peers[0].closed.wait()
 
 
+async def test_an_event_stream_that_ends_is_not_kept(pool_for: MakePool) -> None:
+    head = HEAD + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(head, b"5\r\ndata:\r\n")
+        await gate.wait()
+        await peer.send(b"0\r\n\r\n")
+        await peer.gone()
+
+    gate = asyncio.Event()
+    async with RawBackend(script) as backend, pool_for(backend.url) as pool:
+        client = Client(pool)
+        await client.until(lambda: client.body)
+        gate.set()
+        assert (await client.over()).complete
+        assert not pool.idle
+        assert not pool.detached
+
+
 # --- turns ---------------------------------------------------------------------------------------
 
 

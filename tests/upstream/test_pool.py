@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -244,7 +245,7 @@ async def test_an_answer_that_overtakes_its_body_costs_the_connection(pool_for: 
 
     async with RawBackend(early, answering(ok())) as backend, pool_for(backend.url) as pool:
         owner = Owner(pool)
-        reply = await owner.get(method="POST", body=bytes(4_000_000))
+        reply = await owner.get(method="POST", body=bytes(50_000_000))
         assert (reply.status, reply.body) == (413, b"too large")
         assert (await owner.get()).status == 200
     assert len(backend.peers) == 2
@@ -255,6 +256,41 @@ async def test_a_large_body_arrives_whole(pool_for: MakePool) -> None:
     async with RawBackend(answering(ok())) as backend, pool_for(backend.url) as pool:
         await Owner(pool).get(method="POST", body=body)
     assert backend.requests[0].body == body
+
+
+async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(
+    pool_for: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.upstream.pool.LATE", 0.2)
+
+    asked, standing, sent, done = (threading.Event() for _ in range(4))
+
+    def backend(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(4096)
+            asked.set()
+            standing.wait(5)
+            peer.sendall(ok(b"in time"))
+            sent.set()
+            done.wait(5)
+
+    def stand_still() -> None:
+        standing.set()
+        sent.wait(5)
+        time.sleep(0.4)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=backend, args=[listener])
+        thread.start()
+        async with pool_for(f"http://127.0.0.1:{listener.getsockname()[1]}", response=0.3) as pool:
+            owner = Owner(pool)
+            call = owner.send()
+            await until(asked.is_set)
+            asyncio.get_running_loop().call_soon(stand_still)
+            assert (await owner.reply(call)).body == b"in time"
+            done.set()
+        thread.join()
 
 
 # --- retries -------------------------------------------------------------------------------------
@@ -430,6 +466,24 @@ async def test_while_a_connection_lives_no_call_fails_for_want_of_another(
         assert pool.connects["connection_refused"] > 0
         gate.set()
         assert {reply.status for reply in await owner.count(6)} == {200}
+
+
+async def test_after_a_rest_another_connection_is_tried(
+    pool_for: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.upstream.pool.REST", 0.05)
+    gate = asyncio.Event()
+    async with RawBackend(gated(gate)) as full, pool_for(full.url) as pool:
+        owner = Owner(pool)
+        first = owner.send()
+        await full.until(lambda: len(full.requests) == 1)
+        full.stop_listening()
+        second = owner.send()
+        await until(lambda: pool.connects["connection_refused"])
+        async with RawBackend(answering(ok(b"later")), port=full.port):
+            assert (await owner.reply(second)).body == b"later"
+        gate.set()
+        await owner.reply(first)
 
 
 async def test_a_connect_that_hangs_ends_at_its_deadline(pool_for: MakePool) -> None:
