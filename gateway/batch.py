@@ -192,7 +192,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     One run per combination of the loops' elements; in each run the expressions one after another,
     then the call, then its further pages. A subrequest without a target sends nothing: the value
-    of its last expression is its reply.
+    of its last expression, or else its body, is its result.
     """
 
     loops: tuple[Loop, ...] = ()

@@ -9,11 +9,13 @@ from gateway.batch import Dialect
 from gateway.dialects.agendize import Agendize
 from gateway.dialects.guidewire import Guidewire
 from gateway.dialects.sugarcrm import SugarCRM
+from gateway.dialects.truto import Truto
 
 DIALECTS: Mapping[str, type[Dialect]] = {
     "sugarcrm": SugarCRM,
     "guidewire": Guidewire,
     "agendize": Agendize,
+    "truto": Truto,
 }
 """Name -> dataclass; its fields are the options an endpoint may set."""
 

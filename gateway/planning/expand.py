@@ -249,6 +249,8 @@ class Expansion:
             return self._stop(run, _unresolved(why))
         except BadTarget as bad:
             return self._stop(run, _misled(self._where, bad))
+        if not self._target:
+            return self._made(run, Reply(200, body=run.body or b""))
         return [self._call(run, run.target, 0)]
 
     def _evaluate(self, run: _Run) -> Evaluate:
@@ -278,12 +280,16 @@ class Expansion:
         name = self._recipe.expressions[run.worked_out].name
         run.worked_out += 1
         if run.worked_out == len(self._recipe.expressions) and not self._target:
-            self._keep(reply)
-            self._give(run, reply)
-            return self._end(run)
+            return self._made(run, reply)
         self._let_go += reply.held
         run.scope = {**run.scope, name: (reply.body,)}
         return self._advance(run)
+
+    def _made(self, run: _Run, reply: Reply) -> Sequence[Work]:
+        """A run that sends nothing: what was worked out is its result."""
+        self._keep(reply)
+        self._give(run, reply)
+        return self._end(run)
 
     def _answered(self, run: _Run, reply: Reply) -> Sequence[Work]:
         if reply.failure is None:

@@ -206,6 +206,10 @@ class Text(msgspec.Struct, frozen=True):
         """The text itself."""
         return "".join(part if isinstance(part, str) else _said(part, scope) for part in self.parts)
 
+    def sure(self, scope: Layer) -> str:
+        """The text itself, where a hole would do harm. Raises Unresolved."""
+        return "".join(part if isinstance(part, str) else _sure(part, scope) for part in self.parts)
+
     def _whole(self) -> Placeholder | None:
         """The placeholder that is all there is."""
         before, *rest = self.parts
@@ -218,4 +222,13 @@ def _said(placeholder: Placeholder, scope: Layer) -> str:
     found = _found(placeholder, scope, False)
     if found is None:
         return "" if placeholder.missing == "undefined" else placeholder.source
+    return _text(found)
+
+
+def _sure(placeholder: Placeholder, scope: Layer) -> str:
+    found = _found(placeholder, scope, False)
+    if found is None and placeholder.missing == "undefined":
+        return ""
+    if found is None or values.kind(found) in ("object", "null"):
+        raise Unresolved("a placeholder finds nothing that can stand here")
     return _text(found)

@@ -48,6 +48,17 @@ def template(value: values.Value) -> Template:
     return raw
 
 
+def joined(base: Template, over: Template) -> Template:
+    """Two objects as one; of two members with one name, the second's."""
+    return Object(tuple({**_names(base), **_names(over)}.items()))
+
+
+def _names(template: Template) -> dict[str, Template]:
+    if isinstance(template, bytes):
+        return {name: bytes(value) for name, value in values.members(template).items()}
+    return dict(template.members) if isinstance(template, Object) else {}
+
+
 def fill(template: Template, scope: Layer) -> Filled:
     return _merged(_filled(template, scope))
 

@@ -1,0 +1,88 @@
+"""From the body of a batch request to subrequests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from msgspec import UNSET, Raw, UnsetType
+
+from gateway import bodies
+from gateway.batch import BulkCall, Subrequest
+from gateway.dialects import _requests
+from gateway.dialects.truto.body import BatchRequest, ResourceWish
+from gateway.dialects.truto.holes import Arguments
+from gateway.dialects.truto.node import Ground, Node, Shape
+from gateway.errors import Refused
+from gateway.target import segment
+from gateway.templates import values
+
+
+def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
+    """The nodes of one batch, in client order."""
+    body = bodies.document(bulk.body, BatchRequest, max_depth=bulk.max_depth)
+    if not body.integrated_account_id:
+        raise Refused("missing_parameter", "integrated_account_id: missing")
+    wishes = body.resources or []
+    if len(wishes) > bulk.max_subrequests:
+        message = f"resources: more than {bulk.max_subrequests} nodes"
+        raise Refused("too_many_subrequests", message)
+    bodies.refuse_duplicates(bulk.body, _seen(body), lists=("resources",), maps=())
+    account = f"{shape.account_parameter}={segment(body.integrated_account_id)}"
+    ground = Ground(shape, _arguments(body.args), account if shape.account_parameter else "")
+    nodes = [Node(ground, wish, f"resources[{i}]") for i, wish in enumerate(wishes)]
+    by_name, by_resource = _named(nodes), _asked(nodes)
+    for node in nodes:
+        node.parents = tuple(dict.fromkeys(_parents(node, by_name, by_resource)))
+    for node in nodes:
+        node.read()
+    return tuple(node.subrequest() for node in nodes)
+
+
+def _arguments(raw: Raw | UnsetType) -> Arguments:
+    given = _requests.given(raw)
+    if given is not None and values.kind(given) != "object":
+        raise Refused("bad_shape", "args: expected object")
+    return Arguments(given or b"{}")
+
+
+def _named(nodes: Sequence[Node]) -> dict[str, Node]:
+    taken: dict[str, Node] = {}
+    for node in nodes:
+        if node.wish.name and taken.setdefault(node.wish.name, node) is not node:
+            first = taken[node.wish.name].where
+            raise Refused("bad_reference", f"{node.where}.name: already taken by {first}")
+    return taken
+
+
+def _asked(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+    """One resource may be asked for more than once."""
+    asked: dict[str, list[Node]] = {}
+    for node in nodes:
+        if node.wish.resource:
+            asked.setdefault(node.wish.resource, []).append(node)
+    return asked
+
+
+def _parents(
+    node: Node, by_name: dict[str, Node], by_resource: dict[str, list[Node]]
+) -> Iterator[Node]:
+    """D-T3: names are looked for first, then resources."""
+    wanted = node.wish.depends_on
+    for name in [wanted] if isinstance(wanted, str) else wanted or ():
+        if name in by_name:
+            yield by_name[name]
+        elif name in by_resource:
+            asked = by_resource[name]
+            yield from [other for other in asked if other is not node] or asked
+        else:
+            raise Refused("bad_reference", f"{node.where}.depends_on: a name that nobody has")
+
+
+def _seen(body: BatchRequest) -> dict[str, int]:
+    """How often each member's name may stand in the text."""
+    wishes = body.resources or []
+    seen = {"integrated_account_id": 1, "args": 1, "resources": 1}
+    for member in ResourceWish.__struct_fields__:
+        given = sum(getattr(wish, member) not in (None, UNSET) for wish in wishes)
+        seen[member] = given
+    return seen
