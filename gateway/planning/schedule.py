@@ -7,8 +7,9 @@ in an ordered batch is the client's. The cost is that of the edges, and a batch 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from gateway.planning.graph import Plan
@@ -24,8 +25,8 @@ class Skip(NamedTuple):
 class Schedule:
     """The state of one plan under way."""
 
-    __slots__ = ("_delivery", "_dependents", "_rank", "_ready", "_steps", "_undecided", "_waiting",
-                 "running", "width")  # fmt: skip
+    __slots__ = ("_delivery", "_dependents", "_first", "_rank", "_ready", "_steps", "_undecided",
+                 "_waiting", "running", "width")  # fmt: skip
 
     def __init__(self, plan: Plan, width: int) -> None:
         self.width = width
@@ -42,24 +43,32 @@ class Schedule:
                 self._dependents.setdefault(before, []).append((step.index, False))
         self._delivery = plan.delivery
         self._rank = sorted(range(len(plan.steps)), key=plan.delivery.__getitem__)
-        self._ready = [self._rank[i] for i, count in enumerate(self._waiting) if not count]
-        heapify(self._ready)
+        first = [self._rank[i] for i, count in enumerate(self._waiting) if not count]
+        self._first = deque(sorted(first))
+        """Ranks that were ready from the start. A heap of ten thousand reads would cost its depth
+        for each of them; those that become ready on the way are few."""
+        self._ready: list[int] = []
 
     @property
     def done(self) -> bool:
         """Nothing runs and nothing can."""
-        return not self.running and not self._ready
+        return not (self.running or self._ready or self._first)
 
     def begin(self) -> list[int]:
         """What starts now: ready steps in order of delivery, up to the width."""
         starts: list[int] = []
-        while self._ready and self.running < self.width:
-            index = self._delivery[heappop(self._ready)]
+        while self.running < self.width and (self._ready or self._first):
+            index = self._delivery[self._pop()]
             if self._undecided[index]:
                 self._undecided[index] = 0
                 self.running += 1
                 starts.append(index)
         return starts
+
+    def _pop(self) -> int:
+        if self._ready and not (self._first and self._first[0] < self._ready[0]):
+            return heappop(self._ready)
+        return self._first.popleft()
 
     def finish(self, index: int, *, failed: bool) -> tuple[list[int], list[Skip]]:
         """A started step has ended: what starts now, and what never will."""
@@ -73,7 +82,7 @@ class Schedule:
 
     def hurry(self, wanted: Collection[int]) -> list[int]:
         """One more of the ready steps, beyond the width, if it is among those wanted."""
-        for rank in sorted(self._ready):
+        for rank in sorted([*self._first, *self._ready]):
             index = self._delivery[rank]
             if index in wanted and self._undecided[index]:
                 self._undecided[index] = 0
@@ -87,6 +96,7 @@ class Schedule:
         for index in left:
             self._undecided[index] = 0
         self._ready.clear()
+        self._first.clear()
         return left
 
     def _abort(self, barrier: int) -> list[Skip]:
