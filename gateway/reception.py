@@ -78,12 +78,16 @@ class Outer:
 class Desk:
     """One path that takes bulk calls in one dialect."""
 
-    path: str
-    """The template."""
+    entry: declared.Endpoint
     dialect: Dialect
     batch: declared.Batch
     limits: Limits
     manners: Manners
+
+    @property
+    def path(self) -> str:
+        """The template."""
+        return self.entry.path
 
     def plan(self, outer: Outer, params: Mapping[str, str], body: bytes) -> Plan:
         """`params` is what the template found in the path. Raises `Refused`."""
@@ -143,7 +147,7 @@ class Reception:
     def _desk(self, entry: declared.Endpoint) -> Desk:
         settings = self.settings
         return Desk(
-            path=entry.path,
+            entry=entry,
             dialect=create(entry.dialect, entry.options),
             batch=settings.batch_for(entry),
             limits=settings.limits,

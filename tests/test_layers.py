@@ -26,6 +26,8 @@ LAYERS = [
     "answer",
     "reception",
     "endpoint",
+    "explain",
+    "openapi",
     "proxy",
     "admin",
     "telemetry",
