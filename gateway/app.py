@@ -9,10 +9,12 @@ the same rules. `Telemetry` is told by all of them and tells nobody.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from time import monotonic
-from typing import Any
 
 from aiohttp import web
 
@@ -21,27 +23,23 @@ from gateway.answer import ClientAnswer
 from gateway.config import Settings
 from gateway.dialects import DIALECTS
 from gateway.endpoint import BulkEndpoint
+from gateway.evaluation import Evaluator
 from gateway.execution import Execution, Terms
+from gateway.operators import Operators
 from gateway.proxy import Proxy
 from gateway.reception import Desk, Reception
 from gateway.target import Endpoints, Pattern, Routes
 from gateway.telemetry import Telemetry
-from gateway.telemetry.exposition import Exposition, Scrape
+from gateway.telemetry.exposition import Exposition
 from gateway.telemetry.lag import LoopLag
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Snapshot
+from gateway.telemetry.traces import tracer
 from gateway.upstream import Pool
 
 DRAIN_MARGIN = 2.0
 """Seconds before the end of the drain by which every batch is over, so that answers end validly."""
-
-
-class Evaluator:  # until gateway.evaluation lands
-    async def run(self, work: Any) -> Any:
-        raise NotImplementedError
-
-    async def close(self) -> None: ...
 
 
 class App:
@@ -50,17 +48,23 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.name = settings.name or f"bulk-gateway-{secrets.token_hex(4)}"
-        self.idle = asyncio.Event()
-        self.ops = admin.application(self, settings.ops_write, settings.limits.request_bytes)
-        self._draining = False
+        self.version = version("bulk-gateway")
         self.reception = Reception(settings, self.name)
+        self.idle = asyncio.Event()
+        self.leave: Callable[[], None] = _nobody_serves
+        operators = Operators(self)
+        self.ops = admin.application(operators, settings.ops_write, settings.limits.request_bytes)
+        self._draining = False
+        self._open = AsyncExitStack()
+        """What was started, to be closed in the opposite order."""
 
     async def start(self) -> None:
         settings = self.settings
         self.telemetry = self._records()
-        self._lag.start()
         self.pool = Pool(settings.upstream, settings.limits)
+        self._open.push_async_callback(self.pool.close)
         self.evaluator = Evaluator()
+        self._open.push_async_callback(self.evaluator.close)
         self.execution = Execution(self.pool, self.evaluator, self.telemetry)
         self.idle = self.execution.idle
         reception = self.reception
@@ -86,12 +90,20 @@ class App:
             sample=settings.log.sample,
         )
         self.logs.take_over()
+        self._open.callback(self.logs.close)  # last of all: others have last words
         self.metrics = Metrics(
-            methods=settings.paths.methods, dialects=DIALECTS, version=version("bulk-gateway")
+            methods=settings.paths.methods, dialects=DIALECTS, version=self.version
         )
-        self._exposition = Exposition(self._snapshot)
+        self.exposition = Exposition(self._snapshot)
+        self._open.callback(self.exposition.close)
         self._lag = LoopLag()
-        return Telemetry(self.metrics, self.logs, Routes(map(Pattern, settings.routes)).label)
+        self._lag.start()
+        self._open.callback(self._lag.stop)
+        label = Routes(map(Pattern, settings.routes)).label
+        spans = tracer(os.environ, upstream=settings.upstream.url, version=self.version)
+        telemetry = Telemetry(self.metrics, self.logs, label, spans)
+        self._open.push_async_callback(telemetry.close)
+        return telemetry
 
     def _endpoint(self, desk: Desk) -> BulkEndpoint:
         terms = Terms(
@@ -130,24 +142,13 @@ class App:
     def reload(self) -> None:
         pass
 
+    def malformed(self, status: int, reason: str, client: str) -> None:
+        self.logs.malformed(status, reason, client)
+
     async def close(self) -> None:
-        self._lag.stop()
-        await self.evaluator.close()
-        await self.pool.close()
-        self._exposition.close()
-        await self.telemetry.close()
+        await self._open.aclose()
 
-    # --- what operators see and do (admin.State) -------------------------------------------------
-
-    @property
-    def level(self) -> str:
-        return self.logs.level
-
-    def set_level(self, level: str) -> None:
-        self.logs.set_level(level)
-
-    async def scrape(self, accept: str, accept_encoding: str) -> Scrape:
-        return await self._exposition.scrape(accept, accept_encoding)
+    # --- metrics ---------------------------------------------------------------------------------
 
     async def _snapshot(self) -> Snapshot:
         return self.metrics.snapshot()
@@ -166,3 +167,7 @@ class App:
         read("gateway_buffered_bytes", lambda: pool.memory.held)
         read("gateway_event_loop_lag_seconds", lambda: self._lag.peak)
         read("gateway_draining", lambda: self._draining)
+
+
+def _nobody_serves() -> None:
+    """The drain of an app that is not served: there is nothing to end."""
