@@ -30,7 +30,9 @@ class FakeApp:
         self.idle = asyncio.Event()
         self.idle.set()
         self.calls: list[str] = []
+        self.refused: list[tuple[int, str, str]] = []
         self.deadline = 0.0
+        self.leave: Callable[[], None]
 
     async def start(self) -> None:
         self.calls.append("start")
@@ -47,6 +49,9 @@ class FakeApp:
 
     def reload(self) -> None:
         self.calls.append("reload")
+
+    def malformed(self, status: int, reason: str, client: str) -> None:
+        self.refused.append((status, reason, client))
 
     async def close(self) -> None:
         self.calls.append("close")

@@ -31,6 +31,7 @@ LAYERS = [
     "proxy",
     "admin",
     "telemetry",
+    "operators",
     "app",
     "server",
     "workers",

@@ -116,10 +116,11 @@ def run(
     settings = settings_of(config, flags)
     from gateway.server import CannotListen
     from gateway.server import run as serve
+    from gateway.telemetry.traces import CannotTrace
 
     try:
         return serve(settings)
-    except CannotListen as error:
+    except (CannotListen, CannotTrace) as error:
         raise CannotRun(str(error)) from None
 
 

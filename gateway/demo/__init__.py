@@ -51,7 +51,7 @@ async def _show(settings: Settings, port: int, once: bool) -> None:
             show = Show(crm, f"http://{gateway.address}", f"http://{gateway.ops_address}", origin)
             await show.run()
             if not once:
-                await show.stay()
+                await show.stay(gateway.worker.asked)
     finally:
         await runner.cleanup()
 
@@ -101,8 +101,8 @@ class Show:
                 self._tell(sample, await self._send(session, sample))
         self._curl()
 
-    async def stay(self) -> None:
-        over = asyncio.Event()
+    async def stay(self, over: asyncio.Event) -> None:
+        """Until a signal, or until `over` is set: an operator may drain the gateway."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, over.set)

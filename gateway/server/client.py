@@ -54,6 +54,8 @@ TURNED_AWAY = 128
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[ClientAnswer]]
+Told = Callable[[int, str, str], None]
+"""Is told of a request that no handler sees: the status it got, why, and the client's address."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -61,7 +63,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Clients(web.Server):
     """All connections of clients: makes them, sweeps them, hands their requests on."""
 
-    def __init__(self, handler: Handler, deadlines: settings.Client, limit: int) -> None:
+    def __init__(
+        self, handler: Handler, deadlines: settings.Client, limit: int, malformed: Told
+    ) -> None:
         # aiohttp takes for an answer whatever has the three things of `ClientAnswer`.
         super().__init__(
             cast(Any, self._serve),
@@ -76,6 +80,7 @@ class Clients(web.Server):
             read_bufsize=64 * 2**10,
         )
         self._handler = handler
+        self._malformed = malformed
         self.deadlines = deadlines
         self.limit = limit
         self.open: set[Client] = set()
@@ -92,8 +97,6 @@ class Clients(web.Server):
         self.quiet.set()
         self.refusals: Counter[str] = Counter()
         """How often a request was refused before the app saw it, by slug."""
-        self._told = 0.0
-        self._untold = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
     def __call__(self) -> Client:
@@ -111,16 +114,9 @@ class Clients(web.Server):
         if not self.open:
             self.empty.set()
 
-    def refused(self, failure: Failure) -> None:
-        """One line a second at most: malformed requests are cheap to send."""
+    def refused(self, failure: Failure, client: Client) -> None:
         self.refusals[failure.details] += 1
-        now = self._loop.time()
-        if now - self._told < 1:
-            self._untold += 1
-            return
-        log.info("refused", reason=failure.details, status=failure.code, untold=self._untold)
-        self._told = now
-        self._untold = 0
+        self._malformed(failure.code, failure.details, client.peer)
 
     async def part(self, seconds: float) -> None:
         """Closes every connection, by a cut where a request is in hand, else when flushed."""
@@ -315,6 +311,12 @@ class Client(RequestHandler):
 
     # One request, as `Clients` sees it.
 
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        name = self._socket.get_extra_info("peername") if self._socket is not None else None
+        return str(name[0]) if name else "unix"
+
     def part(self) -> None:
         if self._current_request is not None:
             self.cut()
@@ -339,7 +341,7 @@ class Client(RequestHandler):
 
     def refuse(self, request: web.BaseRequest, failure: Failure) -> ClientAnswer:
         """Answers what the door does not let in, and ends the connection."""
-        self._clients.refused(failure)
+        self._clients.refused(failure, self)
         answer = problem(
             request, failure, door.ALLOW if failure is door.BAD_METHOD else (), close=True
         )
@@ -414,14 +416,14 @@ class Client(RequestHandler):
 
     def _end_with(self, failure: Failure) -> None:
         """An answer where there is no request, and the end of the connection."""
-        self._clients.refused(failure)
+        self._clients.refused(failure, self)
         self.write(canned(failure))
         self._discard()
 
     def _turn_away(self, beyond: int) -> None:
         """`start()` never runs: the connection is not aiohttp's to serve."""
         self._manager = None
-        self._clients.refused(door.FULL)
+        self._clients.refused(door.FULL, self)
         self.transport = self._socket
         self.write(canned(door.FULL))
         self._discard()

@@ -41,6 +41,8 @@ class App(Protocol):
     """The operators' listener."""
     idle: asyncio.Event
     """Set while nothing is in flight towards the backend, whether or not a client waits for it."""
+    leave: Callable[[], None]
+    """Set by whoever serves it: begins the drain, as a signal does."""
 
     async def start(self) -> None: ...
 
@@ -58,6 +60,9 @@ class App(Protocol):
     def reload(self) -> None:
         """SIGHUP: the settings may have changed."""
 
+    def malformed(self, status: int, reason: str, client: str) -> None:
+        """Something came that is no request, or none that is served; `handle` will not see it."""
+
     async def close(self) -> None:
         """Told once, after the last client has left; also of an app that could not start."""
 
@@ -72,11 +77,15 @@ class Worker:
         self.settings = settings
         self.doors = doors
         self.ops = ops
-        self.clients = Clients(app.handle, settings.client, _most_clients(settings))
+        self.clients = Clients(app.handle, settings.client, _most_clients(settings), app.malformed)
+        self.asked = asyncio.Event()
+        """Set once somebody wants the service to end."""
+        app.leave = self.asked.set
         self._servers: list[asyncio.Server] = []
         self._certificates: list[Certificate] = []
         self._operators: web.AppRunner | None = None
         self._limit: asyncio.Timeout | None = None
+        self._signalled = False
         self._hurried = False
         self._recheck: asyncio.TimerHandle | None = None
 
@@ -122,6 +131,14 @@ class Worker:
             self._limit = None
         return clean
 
+    def signalled(self) -> None:
+        """SIGTERM or SIGINT: the end, or, if one came before, the end at once. A drain that was
+        asked for otherwise does not count: a preStop hook may do so before its SIGTERM comes."""
+        if self._signalled:
+            self.hurry()
+        self._signalled = True
+        self.asked.set()
+
     def hurry(self) -> None:
         """A second signal: the drain's time is over."""
         self._hurried = True
@@ -134,15 +151,16 @@ class Worker:
         await self.clients.part(PARTING)
         if self._recheck is not None:
             self._recheck.cancel()
-        await self.app.close()
         if self._operators is not None:
             await self._operators.cleanup()
+        await self.app.close()
         discard((*self.doors, *self.ops))
 
     def _shut(self) -> None:
         for server in self._servers:
             server.close()
-        self.app.shut()
+        if self._servers:  # else it may not even have started
+            self.app.shut()
 
     def _context(self, door: Door) -> ssl.SSLContext | None:
         if door.tls is None:
@@ -161,7 +179,9 @@ class Worker:
         """Not through `Clients`: an operator must get in when clients fill the house."""
         if not self.ops:
             return
-        self._operators = web.AppRunner(self.app.ops, access_log=None, shutdown_timeout=PARTING)
+        self._operators = web.AppRunner(
+            self.app.ops, access_log=None, shutdown_timeout=PARTING, auto_decompress=False
+        )
         await self._operators.setup()
         for door in self.ops:
             context = self._context(door)
@@ -218,25 +238,18 @@ async def _run(settings: Settings, app: Callable[[Settings], App] | None) -> int
     worker = _worker(settings, app)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(process.Complaints())
-    asked = asyncio.Event()
-
-    def end() -> None:
-        if asked.is_set():
-            worker.hurry()
-        asked.set()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+        loop.add_signal_handler(number, worker.signalled)
     loop.add_signal_handler(signal.SIGHUP, worker.refresh)
     await worker.start()
     log.info(
         "serving", listen=[d.address for d in worker.doors], ops=[d.address for d in worker.ops]
     )
-    await asked.wait()
+    await worker.asked.wait()
     log.info("draining")
     clean = await worker.drain(settings.drain.delay, settings.drain.timeout)
+    log.info("stopped", clean=clean)  # before the log itself is closed
     await worker.close()
-    log.info("stopped", clean=clean)
     return 0 if clean else 1
 
 
