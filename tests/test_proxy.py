@@ -7,15 +7,21 @@ import dataclasses
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import websockets
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from gateway.batch import PassRecord, Trace
+from gateway import headers
+from gateway.batch import Headers, PassRecord, RawHeaders, Trace
 from gateway.config.settings import Limits, Timeouts, Upstream
 from gateway.headers import HeaderPolicy, TrustedProxies
 from gateway.proxy import Proxy
+from gateway.proxy.fields import Downward, Upward
 from gateway.reception import Manners
 from gateway.server.worker import Gateway
 from gateway.target import PathRules, Pattern
@@ -244,6 +250,56 @@ async def test_a_client_that_expects_100_is_not_asked_for_a_body_that_nobody_tak
     async with passing(url=url) as place, client_of(place) as client:
         client.send(get("/", "Content-Length: 5", "Expect: 100-continue", method="POST"))
         assert (await client.rest()).startswith(b"HTTP/1.1 502 ")
+
+
+NAMES = [
+    *("Accept", "accept", "X-A", "x_a", "Cookie", "Authorization", "Content-Type", "X-Caf\xe9"),
+    *("Connection", "connection", "Keep-Alive", "TE", "Upgrade", "Expect", "Content-Length"),
+    *("X-Real-IP", "X_Real_IP", "Via", "X-Forwarded-For", "x_forwarded_for", "X-Forwarded-Proto"),
+    *("Forwarded", "X-HTTP-Method-Override", "Accept-Encoding", "X-Request-Id"),
+]
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES),
+        st.sampled_from(["", "a", "close", "Keep-Alive", "X-A, close", "cookie", "caf\xe9", "5"]),
+    ),
+    max_size=6,
+)
+
+
+@given(FIELDS, st.booleans(), st.booleans(), st.sampled_from(["127.0.0.1", None]))
+def test_what_is_remembered_of_names_changes_nothing(
+    pairs: list[tuple[str, str]], trusted: bool, overrides: bool, peer: str | None
+) -> None:
+    fields = (("Host", "gateway"), *pairs)
+    words = ("127.0.0.1", "unix") if trusted else ()
+    manners = Manners(NAME, "preserve", "backend", HeaderPolicy(), TrustedProxies(words))
+    request = SimpleNamespace(
+        headers=CIMultiDict(fields),
+        raw_headers=raw_fields(fields),
+        raw_path="/",
+        remote=peer,
+        secure=False,
+        version=(1, 1),
+    )
+    written = headers.managed(
+        fields, host="preserve", authority="backend", peer=peer, trusted=trusted, scheme="http",
+        via=NAME, bulk=False,
+    )  # fmt: skip
+    expected = headers.forward_request(
+        fields, written, HeaderPolicy(), trusted=trusted, overrides=overrides
+    )
+    up = Upward(manners, overrides=overrides)
+    for _ in range(2):
+        assert up.fields(request, None, False, None) == expected  # type: ignore[arg-type]  # enough
+    down, raw = Downward(NAME), raw_fields(fields)
+    declared = any(name.lower() == b"content-length" for name, _ in raw)
+    for _ in range(2):
+        assert down.fields(raw) == (headers.forward_response(raw, via=VIA[5:-2]), declared)
+
+
+def raw_fields(fields: Headers) -> RawHeaders:
+    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in fields)
 
 
 # --- down ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.batch import Header, Headers, RawHeaders
 from gateway.headers.connection import options, removed_by
-from gateway.headers.names import FRAMING, HOP_BY_HOP, OVERRIDES, Kind, kind, normal
+from gateway.headers.names import FRAMING, HOP_BY_HOP, OVERRIDES, WRITTEN, Kind, kind, normal
 from gateway.headers.policy import HeaderPolicy
 
 
@@ -28,7 +28,7 @@ def forward_request(
     has answered. `overrides=False` drops method overrides, for where the method was checked.
     `upgrade` and `hops` are what `upgrade_asked` and `max_forwards` found.
     """
-    never = HOP_BY_HOP | FRAMING | {normal(name) for name, _ in written}
+    never = HOP_BY_HOP | FRAMING | _OURS
     never |= removed_by(options(outer), policy)
     if not overrides:
         never |= OVERRIDES
@@ -45,6 +45,10 @@ def forward_request(
         kept.append(("Connection", "Upgrade"))
     # RFC 9110 7.2: `Host` stands first.
     return (*written[:1], *kept, *written[1:])
+
+
+_OURS = WRITTEN - {"accept-encoding", "x-request-id"}
+"""Of these `written` has what there is to say: no address, where the peer is on a unix socket."""
 
 
 def _counted(field: Header, hops: int) -> Header:

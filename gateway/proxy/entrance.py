@@ -1,0 +1,160 @@
+"""Where requests that are no bulk calls come in: whether they may pass, and where they go."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from time import monotonic
+
+from aiohttp import web
+
+from gateway import headers, target
+from gateway.answer import ClientAnswer
+from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
+from gateway.errors import BadTarget
+from gateway.proxy.fields import Downward, Upward
+from gateway.proxy.passage import Passage, refuse
+from gateway.reception import Manners
+from gateway.target import PathRules
+from gateway.upstream import CHUNKED, Pool
+
+DISABLED = Failure("http_request_denied", "passthrough_disabled", status=404)
+LOOPED = Failure("proxy_loop_detected", "loop_detected", message="this request was here before")
+SHUTTING_DOWN = Failure("proxy_internal_response", "shutting_down", status=503, retry_after=1)
+
+METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+class Proxy:
+    """All that is passed through."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        manners: Manners,
+        recorder: Recorder,
+        *,
+        enabled: bool = True,
+        rules: PathRules | None = None,
+    ) -> None:
+        """`rules` are the operator's, where they hold for pass-through too."""
+        self._pool = pool
+        self._recorder = recorder
+        self._enabled = enabled
+        self._rules = rules
+        self._name = manners.name
+        self._proxies = manners.proxies
+        self._up = Upward(manners, overrides=rules is None)
+        self._down = Downward(manners.name)
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count()
+        self.closed = False
+        """New requests get 503."""
+
+    async def answer(self, request: web.BaseRequest) -> ClientAnswer:
+        """Passes one request through, or says why not."""
+        method, given = request.method, request.raw_path
+        record = PassRecord(
+            id=self._id(request),
+            method=method,
+            target=given,
+            client=request.remote or "unix",
+            trace=self._recorder.trace(method, given, _trace_fields(request)),
+        )
+        began = monotonic()
+        try:
+            to = self._target(request)
+            if isinstance(to, Failure):
+                return refuse(request, record, to)
+            return await self._pass(request, record, to)
+        finally:
+            record.seconds = monotonic() - began
+            self._recorder.passthrough(record)
+
+    def _id(self, request: web.BaseRequest) -> str:
+        """The caller's, where its word is taken, else the next one of ours."""
+        given = request.headers.get("X-Request-Id")
+        if (
+            given
+            and given.isprintable()
+            and given.isascii()
+            and self._proxies.trusted(request.remote)
+        ):
+            return given
+        return f"{self._prefix}{next(self._numbers):08x}"
+
+    def _target(self, request: web.BaseRequest) -> str | Failure:
+        """Where the request goes, or why it goes nowhere."""
+        if not self._enabled:
+            return DISABLED
+        if self.closed:
+            return SHUTTING_DOWN
+        if "Via" in request.headers and headers.looped(request.headers.getall("Via"), self._name):
+            return LOOPED
+        to = request.raw_path
+        if to[0] != "/" and to != "*":
+            _, mark, query = to.partition("?")
+            to = target.rooted(to) + mark + query
+        return to if self._rules is None else _permitted(self._rules, request.method, to)
+
+    async def _pass(self, request: web.BaseRequest, record: PassRecord, to: str) -> ClientAnswer:
+        hops = headers.max_forwards(request.raw_headers) if request.method == "OPTIONS" else None
+        if hops == 0:
+            # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
+            record.status = 200
+            return ClientAnswer(request, 200, ((b"Allow", METHODS),)).finish()
+        upgrade = "Upgrade" in request.headers and _may_switch(request)
+        call = Call(request.method, to, self._up.fields(request, record.trace, upgrade, hops))
+        if record.trace is not None:
+            call.extra = (("traceparent", record.trace.header()),)
+        content = request.content
+        if content.is_eof():
+            call.body = content.read_nowait()
+            record.bytes_in = len(call.body)
+            return await self._exchange(request, record, call, None, upgrade)
+        length = request.content_length
+        upload = CHUNKED if length is None else length
+        return await self._exchange(request, record, call, upload, upgrade)
+
+    async def _exchange(
+        self,
+        request: web.BaseRequest,
+        record: PassRecord,
+        call: Call,
+        upload: int | None,
+        upgrade: bool,
+    ) -> ClientAnswer:
+        passage = Passage(request, record, self._down, upgrade)
+        passage.exchange = self._pool.open(call, passage, upload=upload, upgrade=upgrade)
+        try:
+            if upload is None and not upgrade:
+                return await passage.end
+            return await passage.pumped(upload is not None)
+        except asyncio.CancelledError:
+            if record.outcome == "ok":  # not our own cut, and not the end of a tunnel
+                record.outcome = "client_gone"
+            raise
+        finally:
+            passage.leave()
+
+
+def _permitted(rules: PathRules, method: str, to: str) -> str | Failure:
+    """The target in normal form, since what was checked is what must be sent."""
+    if to != "*":
+        try:
+            to = target.normalise(to, encoded_slash=rules.slash)
+        except BadTarget as mistake:
+            return Failure("http_request_error", mistake.slug, status=400, message=mistake.message)
+    return rules.refusal(method, to) or to
+
+
+def _trace_fields(request: web.BaseRequest) -> Headers:
+    """What a tracer reads."""
+    given = request.headers
+    return tuple((name, given[name]) for name in ("traceparent", "tracestate") if name in given)
+
+
+def _may_switch(request: web.BaseRequest) -> bool:
+    """RFC 9110 7.8: HTTP/1.0 has no upgrades."""
+    return request.version >= (1, 1) and headers.upgrade_asked(request.raw_headers) is not None

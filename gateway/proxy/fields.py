@@ -1,0 +1,177 @@
+"""Header fields of requests and answers that pass through.
+
+`headers` has the rules; here they are asked once per name and remembered, since in most messages no
+field's fate hangs on another one. Where one's does (`Connection` names it, say), they are asked
+about the whole message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from aiohttp import web
+
+from gateway import headers
+from gateway.batch import Headers, RawHeaders, Trace
+from gateway.reception import Manners
+
+KNOWN = 1024
+"""Most names, and most sets of our own fields, to remember: strangers choose them."""
+
+
+class Upward:
+    """A request's fields on their way up."""
+
+    def __init__(self, manners: Manners, *, overrides: bool) -> None:
+        self._manners = manners
+        self._overrides = overrides
+        self._names = {trusted: _Verdicts(self._verdict(trusted)) for trusted in (False, True)}
+        self._usual = lru_cache(maxsize=KNOWN)(self._managed)
+
+    def fields(
+        self, request: web.BaseRequest, trace: Trace | None, upgrade: bool, hops: int | None
+    ) -> Headers:
+        raw = request.raw_headers
+        trusted = self._manners.proxies.trusted(request.remote)
+        written = self._written(request, trusted)
+        kept = None if upgrade or hops is not None else self._kept(raw, self._names[trusted])
+        if kept is None:
+            fields = self._forward(headers.text(raw), written, trusted, upgrade, hops)
+        else:
+            fields = (written[0], *kept, *written[1:])
+        return fields if trace is None else headers.untraced(fields)
+
+    def _kept(self, raw: RawHeaders, names: _Verdicts) -> list[tuple[str, str]] | None:
+        kept = []
+        for name, value in raw:
+            text = names[name]
+            if text:
+                kept.append((text, value.decode("latin-1")))
+            elif text is None and value.lower() not in _NAMING_NOBODY:
+                return None
+        return kept
+
+    def _verdict(self, trusted: bool) -> Callable[[bytes], str | None]:
+        """The name as text if its fields go up, an empty one if they do not; None for
+        `Connection`, which may change that for others."""
+        written = self._managed("gateway", "peer", False, "1.1")
+
+        def verdict(raw: bytes) -> str | None:
+            name = raw.decode("latin-1")
+            if headers.normal(name) == "connection":
+                return None
+            goes = self._forward(((name, ""),), written, trusted, False, None)
+            return name if len(goes) > len(written) else ""
+
+        return verdict
+
+    def _written(self, request: web.BaseRequest, trusted: bool) -> Headers:
+        """The gateway's own fields: the same for all of a client's requests, unless a proxy before
+        us has said something."""
+        host = _authority(request.raw_path) or request.headers.get("Host") or ""
+        version = "1.1" if request.version >= (1, 1) else "1.0"
+        if not trusted and "Via" not in request.headers:
+            return self._usual(host, request.remote, request.secure, version)
+        outer = _without(headers.text(request.raw_headers), "host")
+        return self._managed(host, request.remote, request.secure, version, outer, trusted)
+
+    def _managed(
+        self,
+        host: str,
+        peer: str | None,
+        secure: bool,
+        version: str,
+        outer: Headers = (),
+        trusted: bool = False,
+    ) -> Headers:
+        return headers.managed(
+            (("Host", host), *outer),
+            host=self._manners.host,
+            authority=self._manners.authority,
+            peer=peer,
+            trusted=trusted,
+            scheme="https" if secure else "http",
+            via=self._manners.name,
+            version=version,
+            bulk=False,
+        )
+
+    def _forward(
+        self, outer: Headers, written: Headers, trusted: bool, upgrade: bool, hops: int | None
+    ) -> Headers:
+        return headers.forward_request(
+            outer,
+            written,
+            self._manners.policy,
+            trusted=trusted,
+            overrides=self._overrides,
+            upgrade=upgrade,
+            hops=hops,
+        )
+
+
+class Downward:
+    """An answer's fields on their way down."""
+
+    def __init__(self, name: str) -> None:
+        self._via = f"1.1 {name}".encode("latin-1")
+        self._names = _Verdicts(self._verdict)
+
+    def fields(self, raw: RawHeaders) -> tuple[RawHeaders, bool]:
+        """The fields, and whether a Content-Length is among them."""
+        names, kept, declared = self._names, [], False
+        for field in raw:
+            verdict = names[field[0]]
+            if verdict:
+                kept.append(field)
+                declared = declared or verdict is _LENGTH
+            elif verdict is None and field[1].lower() not in _NAMING_NOBODY:
+                return headers.forward_response(raw, via=self._via), _declares(raw)
+        kept.append((b"Via", self._via))
+        return tuple(kept), declared
+
+    def switching(self, raw: RawHeaders) -> RawHeaders:
+        """Those of a 101."""
+        return headers.forward_response(raw, via=self._via, upgrade=True)
+
+    def _verdict(self, name: bytes) -> str | None:
+        lower = name.lower()
+        if lower == b"connection":
+            return None
+        if lower == b"content-length":
+            return _LENGTH
+        return "kept" if headers.forward_response(((name, b""),)) else ""
+
+
+class _Verdicts(dict[bytes, str | None]):
+    """What is known of names, all of it forgotten when it is too much."""
+
+    def __init__(self, decide: Callable[[bytes], str | None]) -> None:
+        super().__init__()
+        self._decide = decide
+
+    def __missing__(self, name: bytes) -> str | None:
+        if len(self) >= KNOWN:
+            self.clear()
+        verdict = self[name] = self._decide(name)
+        return verdict
+
+
+_LENGTH = "content-length"
+_NAMING_NOBODY = frozenset({b"keep-alive", b"close", b""})
+"""Values of `Connection` that speak of no other field."""
+
+
+def _declares(raw: RawHeaders) -> bool:
+    return any(name.lower() == b"content-length" for name, _ in raw)
+
+
+def _without(fields: Headers, name: str) -> Headers:
+    return tuple(field for field in fields if headers.normal(field[0]) != name)
+
+
+def _authority(target: str) -> str | None:
+    """RFC 9112 3.2.2: a target in absolute form says it, and `Host` does not."""
+    scheme, mark, rest = target.partition("://")
+    return rest.partition("/")[0].partition("?")[0] if mark and scheme.isalpha() else None

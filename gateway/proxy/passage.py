@@ -1,0 +1,186 @@
+"""One request on its way through, once it has been let in."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestPayloadError
+
+from gateway.answer import BodyStalled, ClientAnswer, problem, wire
+from gateway.batch import Failure, PassRecord, Reply
+from gateway.proxy.fields import Downward
+from gateway.upstream import Exchange
+
+PARTING = 5.0
+"""Seconds for a tunnel's backend to take the client's last bytes and to close."""
+
+BODY_TIMEOUT = Failure("http_request_error", "body_timeout", status=408)
+BAD_BODY = Failure("http_request_error", "bad_body", status=400)
+BAD_HEAD = Failure("http_protocol_error", "bad_head", sent=True)
+
+
+def refuse(request: web.BaseRequest, record: PassRecord, failure: Failure) -> ClientAnswer:
+    """The gateway's own answer to a request that does not reach the backend, or found none."""
+    record.outcome = "failed"
+    record.error = failure.error
+    record.status = failure.code
+    unread = not request.content.is_eof()
+    return problem(request, failure, ((b"X-Request-Id", record.id.encode()),), close=unread)
+
+
+class Passage:
+    """One request on its way through: the sink of its exchange."""
+
+    __slots__ = (
+        "_answer",
+        "_down",
+        "_over",
+        "_record",
+        "_request",
+        "_tunnel",
+        "_wire",
+        "end",
+        "exchange",
+    )
+
+    exchange: Exchange
+
+    def __init__(
+        self, request: web.BaseRequest, record: PassRecord, down: Downward, upgrade: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._request = request
+        self._record = record
+        self._down = down
+        self._wire = wire(request)
+        self._answer: ClientAnswer | None = None
+        self._tunnel: asyncio.Future[StreamReader] | None = None
+        """What the client says after a 101, where one was asked for."""
+        if upgrade:
+            self._tunnel = loop.create_future()
+        self._over = False
+        self.end: asyncio.Future[ClientAnswer] = loop.create_future()
+
+    # --- the way down: told by the exchange ------------------------------------------------------
+
+    def received(self, head: Reply | None, data: bytes, last: bool) -> None:
+        try:
+            self._take(head, data, last)
+        except ValueError:
+            # A head that would break ours. The parser should have seen to it.
+            self._break_off(BAD_HEAD)
+
+    def _take(self, head: Reply | None, data: bytes, last: bool) -> None:
+        self._record.bytes_out += len(data)
+        answer = self._answer
+        if answer is None:
+            assert head is not None
+            answer = self._answer = self._begin(head, last)
+        if last:
+            self._end(answer.finish(data))
+            return
+        answer.send(data)
+        if self._wire.writing_paused:
+            self._wire.on_room = self.exchange.resume
+            self.exchange.pause()
+
+    def _begin(self, head: Reply, last: bool) -> ClientAnswer:
+        status = self._record.status = head.status
+        if status == 101:
+            return self._switch(head)
+        fields, declared = self._down.fields(head.headers)
+        answer = ClientAnswer(self._request, status, fields, reason=head.reason, declared=declared)
+        if last and not self.exchange.uploaded:
+            answer.close()  # nobody reads the rest of the request
+        elif not last and _is_event_stream(head):
+            self._wire.endless()
+        return answer
+
+    def _switch(self, head: Reply) -> ClientAnswer:
+        self._record.outcome = "tunnel"
+        self._wire.endless()
+        assert self._tunnel is not None, "the pool refuses a 101 that nobody asked for"
+        self._tunnel.set_result(self._wire.tunnel())
+        fields = self._down.switching(head.headers)
+        return ClientAnswer(self._request, 101, fields, reason=head.reason, declared=True)
+
+    def failed(self, failure: Failure) -> None:
+        self._record.error = failure.error
+        answer = self._answer
+        if answer is None or not answer.began:
+            self._end(refuse(self._request, self._record, failure))
+            return
+        if self._record.status != 101:
+            self._record.outcome = "cut"
+        answer.cut()
+        self._end(answer)
+
+    def _break_off(self, failure: Failure) -> None:
+        """It ends here, for a reason of ours or the client's."""
+        self.exchange.abort()
+        self.failed(failure)
+
+    def _end(self, answer: ClientAnswer) -> None:
+        self._over = True
+        if not self.end.done():
+            self.end.set_result(answer)
+
+    # --- the way up ------------------------------------------------------------------------------
+
+    async def pumped(self, upload: bool) -> ClientAnswer:
+        """The answer, with a task beside it for what the client still has to say."""
+        async with asyncio.TaskGroup() as group:
+            pump = group.create_task(self._pump(upload))
+            answer = await self.end
+            pump.cancel()
+        return answer
+
+    async def _pump(self, upload: bool) -> None:
+        try:
+            if upload and await self.exchange.drain():
+                self._wire.invite()
+                await self._carry(self._request.content)
+            if self._tunnel is not None:
+                await self._carry(await self._tunnel)
+        except BodyStalled:
+            self._break_off(BODY_TIMEOUT)
+        except RequestPayloadError:
+            self._break_off(BAD_BODY)
+        except OSError:
+            pass  # the client is gone; whoever waits for the answer is being cancelled
+
+    async def _carry(self, source: StreamReader) -> None:
+        exchange = self.exchange
+        while await exchange.drain():
+            data = await source.readany()
+            if not data:
+                exchange.write_eof()
+                return
+            self._record.bytes_in += len(data)
+            exchange.write(data)
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more: it is there, or the client has left."""
+        if self._over:
+            pass
+        elif self._tunnel is not None and self._tunnel.done():
+            self._part(self._tunnel.result())
+            return
+        else:
+            self._over = True
+            self.exchange.abort()
+        # An exchange and its lane know each other, and us: the collector finds them in its time,
+        # but the request and all that hangs on it need not wait for that.
+        del self.exchange, self.end, self._request, self._answer, self._record, self._wire
+
+    def _part(self, said: StreamReader) -> None:
+        """A tunnel's client has closed: its last words are delivered."""
+        self.exchange.write(said.read_nowait())
+        self.exchange.write_eof()
+        asyncio.get_running_loop().call_later(PARTING, self.exchange.abort)
+
+
+def _is_event_stream(head: Reply) -> bool:
+    return (head.header(b"content-type") or b"").lower().startswith(b"text/event-stream")
