@@ -5,6 +5,7 @@ call goes, in whatever spelling: names are compared in normal form, because a CG
 PHP backend sees `X_Real-IP` and `x-real-ip` as one variable (CVE-2022-24112, CVE-2025-64484).
 """
 
+from gateway.headers.caller import caller
 from gateway.headers.names import HOP_BY_HOP, normal
 from gateway.headers.passing import (
     forward_request,
@@ -30,6 +31,7 @@ __all__ = [
     "HeaderPolicy",
     "TrustedProxies",
     "body_type",
+    "caller",
     "first",
     "forward_request",
     "forward_response",
