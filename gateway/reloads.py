@@ -1,0 +1,70 @@
+"""New settings for a process that runs: when they are read again, and what comes of it.
+
+At SIGHUP, and when the settings file has changed. What is wrong is told and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from gateway.config import ConfigErrors, Settings
+from gateway.config.watched import Watched
+
+LOOK = 2.0
+"""Seconds between two looks at the file."""
+
+
+class Reloads:
+    def __init__(
+        self,
+        watched: Watched,
+        take_over: Callable[[Settings], None],
+        told: Callable[[Sequence[str]], None],
+    ) -> None:
+        """`take_over` raises OSError or ValueError for settings that cannot be had; `told` is
+        called with the mistakes of every attempt, none when it went well."""
+        self._watched = watched
+        self._take_over = take_over
+        self._told = told
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+        self._look = self._loop.call_later(LOOK, self.look)
+
+    def look(self) -> None:
+        """Has the file changed?"""
+        if self._watched.changed():
+            self.now()
+        self._look.cancel()
+        self._look = self._loop.call_later(LOOK, self.look)
+
+    def now(self) -> None:
+        """Reads the settings again; if that is being done, once more after it."""
+        self._again = True
+        if self._task is None:
+            self._task = self._loop.create_task(self._reload())
+
+    async def close(self) -> None:
+        self._look.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _reload(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                self._told(await self._attempt())
+        finally:
+            self._task = None
+
+    async def _attempt(self) -> Sequence[str]:
+        try:
+            # In a thread: parsing takes a long file tens of milliseconds.
+            self._take_over(await asyncio.to_thread(self._watched.load))
+        except ConfigErrors as errors:
+            return errors.mistakes
+        except (OSError, ValueError) as error:
+            return [f"{type(error).__name__}: {error}"]
+        return ()
