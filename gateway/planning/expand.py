@@ -122,12 +122,12 @@ _OVERHEAD = 64
 class _Run:
     """One round of a step: what it reads, and how far it has come."""
 
-    __slots__ = ("body", "cursor", "done", "heirs", "label", "pages", "place", "records",
+    __slots__ = ("body", "cursor", "done", "heirs", "kept", "label", "pages", "place", "records",
                  "replies", "scope", "target", "wanted", "worked_out")  # fmt: skip
 
     def __init__(self, label: str, place: int, scope: Scope, wanted: str | Template) -> None:
         self.label = label
-        """`3`, or `3-1` for the second run that run 3 begot."""
+        """`3`, or `3-1` for the second one that run 3 begot."""
         self.place = place
         self.scope = scope
         self.wanted = wanted
@@ -141,6 +141,7 @@ class _Run:
         self.cursor = ""
         self.replies: deque[Reply] = deque()
         """Not handed on yet."""
+        self.kept: list[bytes] = []
         self.heirs: list[Scope] = []
         self.done = False
 
@@ -172,9 +173,8 @@ class Expansion:
         self._turn = 0
         self._replies = 0
         self._good = 0
-        self._failure: Failure | None = None
         self._failed = False
-        self._kept = Kept([]) if self._recipe.keep is not None else None
+        self._kept_size = 0
         self._let_go = 0
 
     # --- what execution asks ---------------------------------------------------------------------
@@ -223,7 +223,14 @@ class Expansion:
     def outcome(self) -> Outcome:
         """It failed if something went wrong and nothing went well."""
         bad = self._failed and not self._good
-        return Outcome(bad, self._replies, self._failure if bad else None, self._kept)
+        return Outcome(bad, self._replies, value=self._kept())
+
+    def _kept(self) -> Kept | None:
+        if self._recipe.keep is None:
+            return None
+        if self._kept_size > self._recipe.most_kept:
+            return Kept([], full=True)
+        return Kept([value for run in self._runs for value in run.kept], self._kept_size)
 
     # --- runs ------------------------------------------------------------------------------------
 
@@ -287,13 +294,13 @@ class Expansion:
 
     def _made(self, run: _Run, reply: Reply) -> Sequence[Work]:
         """A run that sends nothing: what was worked out is its result."""
-        self._keep(reply)
+        self._keep(run, reply)
         self._give(run, reply)
         return self._end(run)
 
     def _answered(self, run: _Run, reply: Reply) -> Sequence[Work]:
         if reply.failure is None:
-            self._keep(reply)
+            self._keep(run, reply)
         if reply.failed:
             self._fail(run, reply)
             return self._end(run)
@@ -349,7 +356,6 @@ class Expansion:
 
     def _fail(self, run: _Run, reply: Reply) -> None:
         self._failed = True
-        self._failure = self._failure or reply.failure
         run.replies.append(reply)
 
     def _stop(self, run: _Run, failure: Failure) -> Sequence[Work]:
@@ -368,38 +374,39 @@ class Expansion:
         return self._stop(run, failure)
 
     def _end(self, run: _Run) -> Sequence[Work]:
-        """A run is over. Those it begot come right after it, so that timing decides nothing."""
+        """A run is over. The last of a generation lets the next begin, so that how many there may
+        be, and their order, does not hang on which reply came first."""
         run.done = True
         self._ended += 1
-        scopes, run.heirs = run.heirs, []
-        if not scopes or self._recipe.recurse is None:
-            return ()
-        if len(self._runs) + len(scopes) > self._recipe.most_runs:
-            self._fail(run, failed(self._too_many()))
+        if self._ended < len(self._runs) or self._recipe.recurse is None:
             return ()
         target = self._recipe.recurse.target
         heirs = [
             _Run(f"{run.label}-{number}", run.place, scope, target)
-            for number, scope in enumerate(scopes)
+            for run in self._runs
+            for number, scope in enumerate(run.heirs)
         ]
-        after = self._runs.index(run) + 1
-        self._runs[after:after] = heirs
+        if len(self._runs) + len(heirs) > self._recipe.most_runs:
+            heirs = []
+            self._fail(self._runs[-1], failed(self._too_many()))
+        for parent in self._runs:
+            parent.heirs = []
+        self._runs += heirs
         return [work for heir in heirs for work in self._advance(heir)]
 
     def _too_many(self) -> Failure:
         message = f"{self._where}: more than {self._recipe.most_runs} runs"
         return Failure("proxy_internal_response", "too_many_runs", status=413, message=message)
 
-    def _keep(self, reply: Reply) -> None:
-        kept, keep = self._kept, self._recipe.keep
-        if kept is None or keep is None or kept.full:
+    def _keep(self, run: _Run, reply: Reply) -> None:
+        if self._recipe.keep is None:
             return
-        for value in keep.pick(reply):
-            kept.size += len(value) + _OVERHEAD
-            kept.values.append(value)
-        if kept.size > self._recipe.most_kept:
-            kept.full = True
-            kept.values.clear()
+        values = self._recipe.keep.pick(reply)
+        self._kept_size += sum(map(len, values)) + len(values) * _OVERHEAD
+        if self._kept_size <= self._recipe.most_kept:
+            run.kept.extend(values)
+        else:
+            run.kept.clear()
 
 
 # --- pages ---------------------------------------------------------------------------------------
