@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from gateway.batch import Headers
 from gateway.errors import Refused
+from gateway.headers import text
 
 Writers = Literal["off", "loopback", "all"]
 
@@ -138,7 +139,7 @@ class _Pages:
             plan = self._state.explain(
                 request.match_info["dialect"],
                 request.query.get("path", ""),
-                tuple(request.headers.items()),
+                text(request.raw_headers),
                 body,
             )
         except KeyError:
