@@ -19,7 +19,7 @@ from gateway import bodies
 from gateway.bodies import CodingError, Decoder
 from gateway.bodies.codings import MEMBERS
 from gateway.bodies.contents import _CHARSETS
-from gateway.bodies.depth import deeper
+from gateway.bodies.depth import depth
 from gateway.errors import Refused
 
 
@@ -180,9 +180,7 @@ JSON = st.recursive(
 @given(JSON, st.booleans())
 def test_depth_is_what_a_walk_over_the_tree_finds(tree: object, escaped: bool) -> None:
     text = json.dumps(tree, ensure_ascii=escaped).encode()
-    depth = measured(tree)
-    assert not deeper(text, depth)
-    assert deeper(text, depth - 1) or depth == 0
+    assert depth(text) == measured(tree)
 
 
 # --- shape ---------------------------------------------------------------------------------------
@@ -257,13 +255,14 @@ def seen(document: bytes, **counts: int) -> str | None:
     ("body", "message"),
     [
         (b'{"requests":[],"requests":[]}', "a key stands twice"),
+        (b' {"url":12 , "requests":[], "url":1} ', "a key stands twice"),
         (b'{"requests":[{"url":"a"},{"url":"b","url":"c"}]}', "requests[1]: a key stands twice"),
         (b'{"requests":{"k":{"url":"a"},"k":{"url":"b"}}}', "requests: a key stands twice"),
         (b'{"requests":[{"url":"a","\\u0075rl":"b"}]}', "requests[0]: a key stands twice"),
         (b'{"requests":[{"url":"a","url":"a","requests":[]}]}', "requests[0]: a key stands twice"),
         (b'{"requests":[{"requests":[{"url":"a","url":"b"}]}]}',
          "requests[0].requests[0]: a key stands twice"),
-        (b'{"requests":[{"url":"\\u0061","headers":{"A":"1","A":"2"}}]}',
+        (b'{"requests":[{"ur\\u006C" : "a","headers":{"A":"1","A":"2"}}]}',
          "requests[0].headers: a key stands twice"),
         (b'{"requests":[{"url":"a","data":{"url":1,"url":2}}]}', None),
         (b'{"requests":[{"url":"\\u00e9","data":{"a":1,"a":2}}]}', None),
@@ -282,6 +281,29 @@ def test_no_object_of_the_envelope_names_a_key_twice(body: bytes, message: str |
 def test_a_field_may_stand_in_the_text_as_often_as_it_was_found() -> None:
     body = b'{"requests":[{"url":"a"},{"url":"b","method":"GET","method":"DELETE"}]}'
     assert seen(body, requests=1, url=2, method=1) == "requests[1]: a key stands twice"
+
+
+def test_names_in_escapes_of_other_texts_are_not_looked_for() -> None:
+    """The count is trusted then: looking costs as much as decoding."""
+    assert seen(b'{"requests":[{"a":"\\u0075rl","\\u00e9":1,"x":2,"x":3}]}', requests=1) is None
+
+
+MEMBERS_OF_AN_OBJECT = st.lists(
+    st.tuples(st.sampled_from(["a", "b", ":", '"', "\\", "é", "a:b"]), JSON), max_size=4
+)
+
+
+@given(MEMBERS_OF_AN_OBJECT, st.booleans(), st.sampled_from(["", " ", "\n "]))
+def test_a_key_twice_is_found_whatever_the_values(
+    members: list[tuple[str, object]], escaped: bool, space: str
+) -> None:
+    written = [
+        f"{json.dumps(key, ensure_ascii=escaped)}{space}:{json.dumps(value, ensure_ascii=escaped)}"
+        for key, value in members
+    ]
+    body = f"{space}{{{space}{f'{space},'.join(written)}{space}}}".encode()
+    twice = len({key for key, _ in members}) < len(members)
+    assert seen(body, **{"": -1}) == ("a key stands twice" if twice else None)
 
 
 # --- contents ------------------------------------------------------------------------------------

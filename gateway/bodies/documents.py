@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.batch import Where
-from gateway.bodies.depth import deeper
+from gateway.bodies.depth import depth
 from gateway.errors import Refused
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ def document(body: bytes, shape: type[T], *, max_depth: int) -> T:
     """The body of a bulk call, checked and decoded. Raises Refused."""
     _check_encoding(body)
     decoded = decode(body, shape)
-    if deeper(body, max_depth):
+    if depth(body) > max_depth:
         raise Refused("too_deep", f"nested deeper than {max_depth} levels")
     return decoded
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from msgspec import Raw
 
 from gateway.batch import Where
+from gateway.bodies.documents import decode
 from gateway.errors import Refused
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """An object with its members as they stand in the text."""
 
 
 def refuse_duplicates(
@@ -21,47 +19,71 @@ def refuse_duplicates(
     lists: Collection[str] = ("requests",),
     maps: Collection[str] = ("headers",),
 ) -> None:
-    """Raises Refused when an object of the envelope holds a key twice. Bodies inside it are the
-    client's own affair.
+    """Raises Refused when an object of the envelope of a checked document holds a key twice.
+    Bodies inside it are the client's own affair.
 
-    The decoder does not tell of duplicates, and reading every document again would cost more than
-    decoding it. So `seen` says how often the decoder found each field, and only when a name stands
-    in the text more often than that, or could be hidden in `\\u` escapes, the text is read again.
-    `lists` are the fields that hold entries, in a list or a map; `maps` those that hold plain ones.
+    The decoder does not tell of duplicates, and looking at every document again would cost more
+    than decoding it. So `seen` says how often the decoder found each field, and only where a name
+    stands in the text more often, or may be hidden in escapes, the envelope is looked at. `lists`
+    are the fields that hold entries, in a list or a map; `maps` those that hold plain members.
     """
-    if b"\\u" in body or any(body.count(b'"%b"' % key.encode()) > n for key, n in seen.items()):
-        tree = json.loads(
-            body, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str
-        )
-        _check(tree, lists, maps)
+    if _hides_a_name(body) or any(body.count(b'"%b"' % key.encode()) > seen[key] for key in seen):
+        _check(body, lists, maps)
 
 
-def _check(tree: Any, lists: Collection[str], maps: Collection[str]) -> None:
-    waiting: list[tuple[Any, Where]] = [(tree, "")]
+_ESCAPED_KEY = re.compile(rb'\\u00[2-7][0-9A-Fa-f][^"\\]*+"\s*+:')
+"""The end of a key from its last escape on, where that stands for an ASCII character."""
+
+
+def _hides_a_name(body: bytes) -> bool:
+    return b"\\u" in body and _ESCAPED_KEY.search(body) is not None
+
+
+def _check(body: bytes, lists: Collection[str], maps: Collection[str]) -> None:
+    waiting: list[tuple[bytes, Where]] = [(body, "")]
     while waiting:
-        entry, where = waiting.pop()
-        if not isinstance(entry, _Pairs):
-            continue
-        _check_keys(entry, where)
-        for key, value in entry:
+        text, where = waiting.pop()
+        for key, value in _members(text, where).items():
             place = f"{where}.{key}" if where else key
             if key in lists:
                 waiting += _entries(value, place)
-            elif key in maps and isinstance(value, _Pairs):
-                _check_keys(value, place)
+            elif key in maps:
+                _members(value, place)
 
 
-def _entries(value: Any, where: Where) -> Iterator[tuple[Any, Where]]:
-    if isinstance(value, _Pairs):
-        _check_keys(value, where)
-        value = [entry for _, entry in value]
-    if isinstance(value, list):
-        for index, entry in enumerate(value):
-            yield entry, f"{where}[{index}]"
+def _entries(text: bytes, where: Where) -> Iterator[tuple[bytes, Where]]:
+    entries = decode(text, list[Raw]) if text.startswith(b"[") else _members(text, where).values()
+    for index, entry in enumerate(entries):
+        yield bytes(entry), f"{where}[{index}]"
 
 
-def _check_keys(pairs: _Pairs, where: Where) -> None:
-    if len({key for key, _ in pairs}) < len(pairs):
+_BEGIN = re.compile(rb"\s*+\{")
+_KEY = re.compile(rb'[\s,]*+"(?:[^"\\]++|\\.)*+"\s*+:\s*+')
+_END = re.compile(rb"\s*+\}")
+
+
+def _members(text: bytes, where: Where) -> dict[str, bytes]:
+    """The members of an object; none of something else."""
+    begin = _BEGIN.match(text)
+    if begin is None:
+        return {}
+    members = {key: bytes(value) for key, value in decode(text, dict[str, Raw]).items()}
+    if not _accounts_for(text, begin.end(), members.values()):
         raise Refused(
             "bad_shape", f"{where}: a key stands twice" if where else "a key stands twice"
         )
+    return members
+
+
+def _accounts_for(text: bytes, at: int, values: Iterable[bytes]) -> bool:
+    """Whether these values are all that the object holds, in this order.
+
+    Of a key that stands twice the decoder keeps the first place and the last value, so the walk
+    meets another value than it should, or is done before the text is.
+    """
+    for value in values:
+        key = _KEY.match(text, at)
+        if key is None or not text.startswith(value, key.end()):
+            return False
+        at = key.end() + len(value)
+    return _END.match(text, at) is not None
