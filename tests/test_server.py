@@ -11,6 +11,8 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -581,7 +583,7 @@ async def test_a_forced_end_cuts_what_is_left() -> None:
 
 
 PROGRAM = """
-import sys
+import resource, sys
 from gateway.server import run
 from tests.front import SETTINGS, FakeApp, dataclasses
 from tests.test_server import hanging
@@ -590,6 +592,8 @@ from gateway.config.settings import Drain, Listener
 class Loud(FakeApp):
     def reload(self): print("reload", flush=True)
 
+if len(sys.argv) > 3:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[3]), int(sys.argv[3])))
 settings = dataclasses.replace(
     SETTINGS,
     listen=(Listener(address="unix:" + sys.argv[1]),),
@@ -597,6 +601,31 @@ settings = dataclasses.replace(
 )
 sys.exit(run(settings, lambda _: Loud(hanging)))
 """
+
+
+@asynccontextmanager
+async def process_of(path: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`run()` in a process of its own, serving; its lines are on stdout."""
+    gateway = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, str(path), "3600", *arguments),
+        cwd=Path(__file__).parent.parent,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(30):
+            while b"serving" not in await lines(gateway).readline():
+                pass
+            yield gateway
+    finally:
+        if gateway.returncode is None:
+            gateway.kill()
+        await gateway.wait()
+        lines(gateway)._transport.close()  # type: ignore[attr-defined]  # else it warns
+
+
+def lines(gateway: asyncio.subprocess.Process) -> asyncio.StreamReader:
+    assert gateway.stdout is not None
+    return gateway.stdout
 
 
 async def hanging(request: web.BaseRequest) -> ClientAnswer:
@@ -621,26 +650,45 @@ async def test_signals_end_the_process_with_the_status_that_tells_how(
     tmp_path: Path, target: str, signals: list[signal.Signals], status: int
 ) -> None:
     path = tmp_path / "gateway.sock"
-    gateway = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, str(path), "3600"),
-        cwd=Path(__file__).parent.parent,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output = gateway.stdout
-    assert output is not None
-    async with asyncio.timeout(30):
-        assert b"serving" in await output.readline()
-        async with raw(f"unix:{path}") as client:
-            client.send(get(target))
-            await client.until(b"begun\r\n")
-            for number in signals:
-                gateway.send_signal(number)
-                if number is signal.SIGHUP:
-                    assert await output.readline() == b"reload\n"
-                else:
-                    # Two signals sent at once may arrive as one.
-                    assert await output.readline()
-            assert await gateway.wait() == status
+    async with process_of(path) as gateway, raw(f"unix:{path}") as client:
+        client.send(get(target))
+        await client.until(b"begun\r\n")
+        for number in signals:
+            gateway.send_signal(number)
+            # Two signals sent at once may arrive as one.
+            assert await lines(gateway).readline()
+        assert await gateway.wait() == status
+
+
+async def served_again(address: str) -> None:
+    """Until the server has noticed that others have left."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                async with raw(address) as client:
+                    client.send(get())
+                    if (await client.head()).startswith(b"HTTP/1.1 200 "):
+                        return
+            except (ConnectionError, asyncio.IncompleteReadError):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_process_that_runs_out_of_descriptors_serves_on_when_it_has_some_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "gateway.sock"
+    async with process_of(path, "64") as gateway:
+        async with AsyncExitStack() as crowd:
+            first = await crowd.enter_async_context(raw(f"unix:{path}"))
+            for _ in range(100):
+                await crowd.enter_async_context(raw(f"unix:{path}"))
+            first.send(get())
+            assert (await first.head()).startswith(b"HTTP/1.1 200 ")
+        await served_again(f"unix:{path}")
+        gateway.send_signal(signal.SIGTERM)
+        said = await lines(gateway).read()
+        assert await gateway.wait() == 0
+        assert said.count(b"\n") < 20
 
 
 # --- the process ---------------------------------------------------------------------------------
