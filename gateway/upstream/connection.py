@@ -70,12 +70,10 @@ class _Unacceptable(httptools.HttpParserError):
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_barren",
-        "_bodies",
         "_codings",
         "_decoder",
         "_fields",
         "_flaw",
-        "_forwarded",
         "_interims",
         "_keep",
         "_limit",
@@ -436,7 +434,7 @@ class Connection(asyncio.Protocol):
         elif clean and self._runs_to_the_end():
             self._keep = False
             self._finish()
-        elif isinstance(error, ssl.SSLError):
+        elif isinstance(error, ssl.SSLError) and self.exchanges == 1 and not self._received:
             # With TLS 1.3 the backend looks at our certificate after we think that all is well.
             self.fail("tls_protocol_error", "tls_alert")
         elif self._status or (self._received and not self._interims):
@@ -470,10 +468,13 @@ class Connection(asyncio.Protocol):
             call=call,
             held=self.held,
         )
-        # An answer may overtake the body it answers; what is left of that is then in the way.
-        keep = self._keep and not (call.body and self.transport.get_write_buffer_size())
+        keep = self._keep and (not call.body or self._written())
         self._reset()
         self._pool.finished(self, lane, call, reply, keep)
+
+    def _written(self) -> bool:
+        """An answer may overtake the body it answers; what is left of that is then in the way."""
+        return self.transport.get_write_buffer_size() == 0
 
     def _reset(self) -> None:
         self.lane = self.call = None
@@ -506,7 +507,7 @@ class Connection(asyncio.Protocol):
         if not last:
             exchange.received(head, data)
             return
-        keep = self._keep and exchange.uploaded
+        keep = self._keep and exchange.uploaded and self._written()
         self._reset()
         exchange.ended(head, data)
         self._pool.released(self, keep)

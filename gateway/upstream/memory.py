@@ -36,6 +36,7 @@ class Memory:
             self._weigh(lane)
 
     def release(self, lane: Lane, size: int) -> None:
+        size = min(size, lane.held)  # a closed lane has given back everything already
         lane.held -= size
         self.held -= size
         if lane.over or self.over:

@@ -145,6 +145,7 @@ class _Addresses:
         self._host = host
         self._port = port
         self._known: list[Address] = []
+        self._preferred: int = socket.AF_UNSPEC
         self._until = 0.0
         self._asking: asyncio.Task[list[Address]] | None = None
 

@@ -57,7 +57,7 @@ class Pool:
         self.idle: list[Connection] = []
         """Most recently used last, and used first: the others may then grow old and go."""
         self.waiting = 0
-        """Calls without a connection."""
+        """Calls that wait for their turn."""
         self.calls = 0
         """Calls handed to a connection, ever."""
         self.connects: Counter[str] = Counter()
@@ -359,10 +359,13 @@ class Pool:
         self._dispatch()
 
     def _may_retry(self, lane: Lane, call: Call, reason: str) -> bool:
-        """What holds for every retry (DESIGN part 4); if it may be, it is counted as done."""
+        """What holds for every retry (DESIGN part 4); if it may be, it is counted as done.
+
+        No call is asked about twice: a retried one has a connection made for it, and that it fails
+        there, or gets none, is final."""
         small = call.body is None or len(call.body) <= REPLAYABLE
         streamed = lane.exchange is not None and lane.exchange.upload is not None
-        if call.fresh or streamed or not small or not self._budget.spend(monotonic(), self.calls):
+        if streamed or not small or not self._budget.spend(monotonic(), self.calls):
             return False
         call.fresh = True
         self.retries[reason] += 1

@@ -314,6 +314,7 @@ async def test_a_reset_is_no_end_of_an_answer_without_a_length(pool_for: MakePoo
 
 EXTRA = {
     "a second answer": ok(b"first") + ok(b"second"),
+    "the beginning of a second answer": ok(b"first") + b"H",
     "junk": ok(b"first") + b"junk",
     "a body after HEAD's answer": None,
     "bytes after a closing answer": ok(b"first", "Connection: close") + b"HTTP/1.1 2",

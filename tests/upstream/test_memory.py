@@ -40,14 +40,17 @@ async def test_decoded_bytes_are_charged_too(pool_for: MakePool) -> None:
 
 
 async def test_over_its_budget_a_lane_reads_only_what_is_urgent(pool_for: MakePool) -> None:
+    gate = asyncio.Event()
     async with (
-        RawBackend(answering(ok(bytes(4 * MB)))) as backend,
+        RawBackend(gated(gate, ok(bytes(4 * MB)))) as backend,
         pool_for(backend.url, batch_buffer_bytes=MB, response=0.3) as pool,
     ):
         owner = Owner(pool)
         owner.is_urgent = lambda call: call.target == "/0"
         for number in range(4):
             owner.send(target=f"/{number}")
+        await backend.until(lambda: len(backend.requests) == 4)
+        gate.set()
         await owner.count(1)
         assert owner.replies[0].call
         assert owner.replies[0].call.target == "/0"
@@ -151,8 +154,9 @@ async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_u
     pool_for: MakePool,
 ) -> None:
     """All connections carry younger lanes' calls: one of those must end for the oldest to begin."""
+    gate = asyncio.Event()
     async with (
-        RawBackend(answering(ok(bytes(4 * MB)))) as backend,
+        RawBackend(gated(gate, ok(bytes(4 * MB)))) as backend,
         pool_for(
             backend.url, connections=2, batch_buffer_bytes=100 * MB, buffer_bytes=2 * MB
         ) as pool,
@@ -161,8 +165,9 @@ async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_u
         old.then = lambda reply: old.free()
         young.send()
         young.send()
-        await until(lambda: pool.busy == 2)
+        await backend.until(lambda: len(backend.requests) == 2)
         old.send()
+        gate.set()
         await old.count(1)
         await young.count(2)
 

@@ -128,6 +128,23 @@ async def test_a_thousand_failures_in_a_row_are_no_recursion(pool_for: MakePool)
         await owner.count(3000)
 
 
+async def test_what_an_owner_does_while_it_is_told_waits_for_the_connection_that_told_it(
+    pool_for: MakePool,
+) -> None:
+    async with RawBackend(answering(ok())) as backend, pool_for(backend.url) as pool:
+        owner, other = Owner(pool), Owner(pool)
+
+        def go_on(reply: Reply) -> None:
+            if len(owner.replies) < 5:
+                owner.send()
+                other.lane.stop(lambda call: STOPPED)
+
+        owner.then = go_on
+        owner.send()
+        await owner.count(5)
+    assert len(backend.peers) == 1
+
+
 async def test_a_bug_in_one_owner_is_reported_and_harms_nobody_else(pool_for: MakePool) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
@@ -483,7 +500,7 @@ async def test_after_a_rest_another_connection_is_tried(
         async with RawBackend(answering(ok(b"later")), port=full.port):
             assert (await owner.reply(second)).body == b"later"
         gate.set()
-        await owner.reply(first)
+        assert (await owner.reply(first)).status == 200
 
 
 async def test_a_connect_that_hangs_ends_at_its_deadline(pool_for: MakePool) -> None:
