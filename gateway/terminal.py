@@ -6,7 +6,7 @@ import os
 import shutil
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -56,6 +56,42 @@ def _lines(
     room = max(width() - indent - len(start), 24)
     for n, line in enumerate(textwrap.wrap(row[-1], room) or [""]):
         yield ((" " * len(start) if n else start) + line).rstrip()
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+# --- waterfalls ----------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One line of a waterfall."""
+
+    cells: tuple[str, ...]
+    span: tuple[float, float] | None
+    """From when to when, in seconds; None: it never was."""
+    colour: str
+
+
+def waterfall(
+    head: Sequence[str], rows: Sequence[Row], ink: Ink, right: Collection[int]
+) -> Iterator[str]:
+    """A table, and beside each line a bar from its begin to its end."""
+    spans = [row.span for row in rows if row.span]
+    start = min((begin for begin, _ in spans), default=0.0)
+    whole = max((end for _, end in spans), default=0.0) - start
+    title, *lines = columns([head, *(row.cells for row in rows)], indent=2, right=right)
+    edge = max(map(len, [title, *lines])) + 2
+    room = min(max(width() - edge, 10), 40)
+    yield ink("bold", f"{title:<{edge}}0{milliseconds(whole):>{room - 1}}")
+    for row, line in zip(rows, lines, strict=True):
+        span = bar(row.span[0] - start, row.span[1] - start, whole, room) if row.span else ""
+        yield ink(row.colour, f"{line:<{edge}}{span}".rstrip())
 
 
 def bar(begin: float, end: float, whole: float, columns: int) -> str:

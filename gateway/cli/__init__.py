@@ -8,17 +8,36 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 if TYPE_CHECKING:
+    from gateway.batch import Headers
     from gateway.config import Settings
 
 PROGRAM = "bulk-gateway"
 
 config_option = click.option(
     "-c", "--config", metavar="FILE", envvar="GATEWAY_CONFIG", help="settings file (YAML)"
+)
+
+
+def _fields(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Headers:
+    pairs = [line.partition(":") for line in given]
+    if not all(name.strip() and colon for name, colon, _ in pairs):
+        raise click.BadParameter("expected `Name: value`")
+    return tuple((name.strip(), value.strip()) for name, _, value in pairs)
+
+
+header_option = click.option(
+    "-H",
+    "--header",
+    "fields",
+    metavar="'NAME: VALUE'",
+    multiple=True,
+    callback=_fields,
+    help="a field of the bulk call; repeatable",
 )
 
 
@@ -206,6 +225,29 @@ def dialects(config: str | None) -> None:
     from gateway.cli.listing import listing
 
     click.echo(listing(settings_of(config), sys.stdout))
+
+
+@cli.command()
+@click.argument("file", type=click.File("rb"))
+@click.option(
+    "--dialect", "name", metavar="NAME", required=True, help="the format it is written in"
+)
+@click.option("--path", metavar="PATH", default="", help="the path, and query, it would be sent to")
+@header_option
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@config_option
+def explain(
+    file: BinaryIO,
+    name: str,
+    path: str,
+    fields: Headers,
+    as_json: bool,
+    config: str | None,
+) -> int:
+    """Show what a bulk call would become, and send nothing."""
+    from gateway.cli.explained import shown
+
+    return shown(settings_of(config), name, path, fields, file.read(), as_json)
 
 
 @cli.command()

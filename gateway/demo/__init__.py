@@ -20,11 +20,11 @@ from aiohttp import web
 
 from gateway.config import Settings
 from gateway.demo.backend import Crm, Seen
-from gateway.demo.picture import drawn, laid_out, milliseconds, rows
+from gateway.demo.picture import drawn, laid_out, rows
 from gateway.demo.samples import SAMPLES, SUGARCRM, Sample
 from gateway.dialects import DIALECTS
 from gateway.server import CannotListen, serving
-from gateway.terminal import Ink, width
+from gateway.terminal import Ink, milliseconds, width
 
 __all__ = ["CannotListen", "show"]
 

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from gateway import terminal
 from gateway.demo.backend import Seen
 from gateway.demo.samples import Result
-from gateway.terminal import Ink, bar, columns, width
+from gateway.terminal import Ink, milliseconds, shortened, width
 
 HEAD = ("#", "call", "status", "took", "ran")
 CALL = 46
@@ -50,18 +51,12 @@ def _index(call: Seen) -> int:
 
 def drawn(rows: Sequence[Row], ink: Ink) -> Iterator[str]:
     """The table: a line per call, and beside it a bar from its begin to its end."""
-    calls = [row.seen for row in rows if row.seen]
-    start = min((call.began for call in calls), default=0.0)
-    whole = max((call.ended for call in calls), default=0.0) - start
-    cells = [HEAD, *(_cells(row, rows) for row in rows)]
-    head, *lines = columns(cells, indent=2, right={0, 3})
-    edge = max(map(len, [head, *lines])) + 2
-    room = min(max(width() - edge, 10), 40)
-    yield ink("bold", f"{head:<{edge}}0{milliseconds(whole):>{room - 1}}")
-    for row, line in zip(rows, lines, strict=True):
-        seen = row.seen
-        span = bar(seen.began - start, seen.ended - start, whole, room) if seen else ""
-        yield ink(_colour(row), f"{line:<{edge}}{span}".rstrip())
+    lines = [terminal.Row(_cells(row, rows), _span(row.seen), _colour(row)) for row in rows]
+    return terminal.waterfall(HEAD, lines, ink, right={0, 3})
+
+
+def _span(seen: Seen | None) -> tuple[float, float] | None:
+    return (seen.began, seen.ended) if seen else None
 
 
 def _colour(row: Row) -> str:
@@ -90,14 +85,6 @@ def _company(call: Seen, rows: Sequence[Row]) -> str:
         and call.began < row.seen.ended
     }
     return f"with {', '.join(map(str, sorted(numbers)))}" if numbers else "alone"
-
-
-def milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"
-
-
-def shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def laid_out(document: Any, indent: int, most: int) -> str:
