@@ -422,6 +422,14 @@ async def test_the_operators_have_a_door_of_their_own() -> None:
         assert (await client.head()).startswith(b"HTTP/1.1 404 ")
 
 
+async def test_the_operators_door_may_be_a_socket_file(tmp_path: Path) -> None:
+    ops = Listener(address=f"unix:{tmp_path}/ops.sock")
+    async with house(plain, dataclasses.replace(SETTINGS, ops=ops)) as gateway:
+        async with raw(gateway.ops_address) as client:
+            client.send(get("/nothing-here"))
+            assert (await client.head()).startswith(b"HTTP/1.1 404 ")
+
+
 async def test_a_socket_file_that_nobody_answers_on_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     with socket.socket(socket.AF_UNIX) as left_over:

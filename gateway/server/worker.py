@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 import structlog
@@ -68,7 +68,10 @@ class App(Protocol):
 
 
 class Worker:
-    """Serves an app on sockets that were bound before. To be made where the event loop runs."""
+    """Serves an app on sockets that somebody else has bound, and will discard.
+
+    To be made where the event loop runs.
+    """
 
     def __init__(
         self, app: App, settings: Settings, doors: Sequence[Door], ops: Sequence[Door] = ()
@@ -154,7 +157,6 @@ class Worker:
         if self._operators is not None:
             await self._operators.cleanup()
         await self.app.close()
-        discard((*self.doors, *self.ops))
 
     def _shut(self) -> None:
         for server in self._servers:
@@ -215,13 +217,14 @@ async def serving(
     settings: Settings, app: Callable[[Settings], App] | None = None
 ) -> AsyncIterator[Gateway]:
     """A gateway for the length of a block."""
-    worker = _worker(settings, app)
-    gateway = Gateway(worker)
-    await worker.start()
-    try:
-        yield gateway
-    finally:
-        await gateway.stop()
+    with _bound(settings) as (doors, ops):
+        worker = Worker((app or _the_app)(settings), settings, doors, ops)
+        gateway = Gateway(worker)
+        await worker.start()
+        try:
+            yield gateway
+        finally:
+            await gateway.stop()
 
 
 def run(settings: Settings, app: Callable[[Settings], App] | None = None) -> int:
@@ -235,32 +238,35 @@ def run(settings: Settings, app: Callable[[Settings], App] | None = None) -> int
 
 
 async def _run(settings: Settings, app: Callable[[Settings], App] | None) -> int:
-    worker = _worker(settings, app)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(process.Complaints())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.signalled)
-    loop.add_signal_handler(signal.SIGHUP, worker.refresh)
-    await worker.start()
-    log.info(
-        "serving", listen=[d.address for d in worker.doors], ops=[d.address for d in worker.ops]
-    )
-    await worker.asked.wait()
-    log.info("draining")
-    clean = await worker.drain(settings.drain.delay, settings.drain.timeout)
-    log.info("stopped", clean=clean)  # before the log itself is closed
-    await worker.close()
-    return 0 if clean else 1
+    with _bound(settings) as (doors, ops):
+        worker = Worker((app or _the_app)(settings), settings, doors, ops)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.signalled)
+        loop.add_signal_handler(signal.SIGHUP, worker.refresh)
+        await worker.start()
+        log.info("serving", listen=[d.address for d in doors], ops=[d.address for d in ops])
+        await worker.asked.wait()
+        log.info("draining")
+        clean = await worker.drain(settings.drain.delay, settings.drain.timeout)
+        log.info("stopped", clean=clean)  # before the log itself is closed
+        await worker.close()
+        return 0 if clean else 1
 
 
-def _worker(settings: Settings, app: Callable[[Settings], App] | None) -> Worker:
-    doors = [door for listener in settings.listen for door in bind(listener)]
+@contextmanager
+def _bound(settings: Settings) -> Iterator[tuple[list[Door], list[Door]]]:
+    """The clients' doors and the operators'."""
+    doors: list[Door] = []
+    ops: list[Door] = []
     try:
-        ops = bind(settings.ops)
-    except BaseException:
-        discard(doors)
-        raise
-    return Worker((app or _the_app)(settings), settings, doors, ops)
+        for listener in settings.listen:
+            doors += bind(listener)
+        ops += bind(settings.ops)
+        yield doors, ops
+    finally:
+        discard((*doors, *ops))
 
 
 def _the_app(settings: Settings) -> App:
