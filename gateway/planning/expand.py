@@ -317,8 +317,8 @@ class Expansion:
         self._give(run, reply)
         self._beget(run, reply)
         run.pages += 1
-        run.records += _count(page, paging.records)
-        cursor = _cursor(page, paging.cursor)
+        records, cursor = _read(page, paging)
+        run.records += records
         return self._next_page(run, cursor, paging) if cursor else self._end(run)
 
     def _next_page(self, run: _Run, cursor: str, paging: Paging) -> Sequence[Work]:
@@ -412,19 +412,20 @@ class Expansion:
 # --- pages ---------------------------------------------------------------------------------------
 
 
-def _count(page: bytes, where: Sequence[str]) -> int:
-    records = page if values.kind(page) == "array" else values.at(page, where)
-    if records is None or values.kind(records) != "array":
-        return 0
-    return len(values.items(records))
-
-
-def _cursor(page: bytes, where: Sequence[str]) -> str:
-    """Empty: this was the last page."""
-    cursor = values.at(page, where)
-    if cursor is None or values.kind(cursor) not in ("string", "number"):
-        return ""
-    return values.text(cursor)
+def _read(page: bytes, paging: Paging) -> tuple[int, str]:
+    """How many records a page has, and the cursor of the next one; empty: it was the last."""
+    if values.kind(page) == "array":
+        return len(values.items(page)), ""
+    if values.kind(page) != "object":
+        return 0, ""
+    members = values.members(page)
+    records = values.within(members, paging.records)
+    cursor = values.within(members, paging.cursor)
+    several = records is not None and values.kind(records) == "array"
+    return (
+        len(values.items(records)) if several and records is not None else 0,
+        values.text(cursor) if cursor and values.kind(cursor) in ("string", "number") else "",
+    )
 
 
 def _with(target: str, name: str, value: str) -> str:

@@ -30,10 +30,15 @@ Template = bytes | Text | Object | Array
 """JSON with placeholders in it; bytes have none."""
 
 
+def may_be_open(raw: bytes) -> bool:
+    """Whether a JSON text may hold placeholders, perhaps written with escapes, or a merge."""
+    return b"{{" in raw or b"\\u" in raw or MERGE.encode() in raw
+
+
 def template(value: values.Value) -> Template:
     """Raises BadPlaceholder."""
     raw = bytes(value)
-    if b"{{" not in raw and b"\\u" not in raw and MERGE.encode() not in raw:
+    if not may_be_open(raw):
         return raw
     match values.kind(raw):
         case "string":

@@ -8,7 +8,7 @@ than once is a `Node`, which decodes each level once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -38,14 +38,17 @@ quoted = msgspec.json.Encoder().encode
 def document(body: bytes) -> bytes | None:
     """A body as a value, or None when it is no JSON that can be looked into."""
     try:
-        value = bytes(_one(body))
-        return value if value.isascii() or value.decode() else None
+        _one(body)
+        if not body.isascii():
+            body.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return body.strip()
 
 
 def kind(value: Value) -> Kind:
-    return _KINDS.get(memoryview(value)[0], "number")
+    first = value[0] if type(value) is bytes else memoryview(value)[0]
+    return _KINDS.get(first, "number")
 
 
 def members(value: Value) -> dict[str, Raw]:
@@ -71,6 +74,12 @@ def at(value: Value, path: Sequence[str]) -> Value | None:
             return None
         found = members(found).get(name)
     return found
+
+
+def within(members: Mapping[str, Value], path: Sequence[str]) -> Value | None:
+    """`at`, of an object whose members are at hand."""
+    found = members.get(path[0])
+    return found if found is None or len(path) == 1 else at(found, path[1:])
 
 
 class Node:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.batch import Batch, BulkCall, Failure, Outcome, Reply, Step, Subrequest, failed
-from gateway.dialects.truto import Truto, node
+from gateway.dialects.truto import Truto, opened
 from gateway.dialects.truto.holes import Records
 from gateway.errors import Refused
 from gateway.planning.graph import Plan, plan
@@ -77,7 +77,7 @@ def test_a_path_template_that_cannot_work_is_refused_with_the_settings(path: str
 def test_jsonata_without_its_extra_is_refused_with_a_word_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(node, "find_spec", lambda name: None)
+    monkeypatch.setattr(opened, "find_spec", lambda name: None)
     for wish in (
         {"type": "transform", "name": "t", "config": {"expression": "1"}},
         lists("a", query="{}"),

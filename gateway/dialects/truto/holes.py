@@ -26,6 +26,7 @@ Names = tuple[str, ...]
 
 QUERY = "=query"
 BODY = "=body"
+VALUE = "=value"
 """Names of what a node's JSONata gives."""
 
 

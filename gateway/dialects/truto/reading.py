@@ -12,6 +12,7 @@ from gateway.dialects import _requests
 from gateway.dialects.truto.body import BatchRequest, ResourceWish
 from gateway.dialects.truto.holes import Arguments
 from gateway.dialects.truto.node import Ground, Node, Shape
+from gateway.dialects.truto.opened import Opened
 from gateway.errors import Refused
 from gateway.target import segment
 from gateway.templates import values
@@ -26,16 +27,17 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     if len(wishes) > bulk.max_subrequests:
         message = f"resources: more than {bulk.max_subrequests} nodes"
         raise Refused("too_many_subrequests", message)
-    bodies.refuse_duplicates(bulk.body, _seen(body), lists=("resources",), maps=())
+    bodies.refuse_duplicates(bulk.body, _seen(wishes), lists=("resources",), maps=())
     account = f"{shape.account_parameter}={segment(body.integrated_account_id)}"
     ground = Ground(shape, _arguments(body.args), account if shape.account_parameter else "")
     nodes = [Node(ground, wish, f"resources[{i}]") for i, wish in enumerate(wishes)]
     by_name, by_resource = _named(nodes), _asked(nodes)
     for node in nodes:
-        node.parents = tuple(dict.fromkeys(_parents(node, by_name, by_resource)))
-    for node in nodes:
-        node.read()
-    return tuple(node.subrequest() for node in nodes)
+        if node.wish.depends_on:
+            node.parents = tuple(dict.fromkeys(_parents(node, by_name, by_resource)))
+    # All are read before any is made: what a node keeps is for those that read it to say.
+    readable = [node if node.fixed else Opened(node) for node in nodes]
+    return tuple([node.made() for node in readable])
 
 
 def _arguments(raw: Raw | UnsetType) -> Arguments:
@@ -78,11 +80,16 @@ def _parents(
             raise Refused("bad_reference", f"{node.where}.depends_on: a name that nobody has")
 
 
-def _seen(body: BatchRequest) -> dict[str, int]:
+def _seen(wishes: Sequence[ResourceWish]) -> dict[str, int]:
     """How often each member's name may stand in the text."""
-    wishes = body.resources or []
-    seen = {"integrated_account_id": 1, "args": 1, "resources": 1}
-    for member in ResourceWish.__struct_fields__:
-        given = sum(getattr(wish, member) not in (None, UNSET) for wish in wishes)
-        seen[member] = given
+    count = len(wishes)
+    seen = {"integrated_account_id": 1, "args": 1, "resources": 1, "type": count}
+    seen["resource"] = count - [wish.resource for wish in wishes].count(None)
+    seen["method"] = count - [wish.method for wish in wishes].count(None)
+    seen["id"] = count - [wish.id for wish in wishes].count(None)
+    seen["query"] = count - [wish.query for wish in wishes].count(UNSET)
+    seen["body"] = count - [wish.body for wish in wishes].count(UNSET)
+    seen["depends_on"] = count - [wish.depends_on for wish in wishes].count(None)
+    seen["loop_on"] = count - [wish.loop_on for wish in wishes].count(None)
+    seen["persist"] = count - [wish.persist for wish in wishes].count(None)
     return seen
