@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tests.bench.backend import SIZES
 from tests.bench.contestants import BULK_PEERS, gateway
+from tests.bench.rounds import CLIENTS
 from tests.bench.run import By, Run, ratio
 from tests.bench.stats import geometric_mean
 from tests.bench.workload import Workload
@@ -31,10 +32,13 @@ async def run(run: Run) -> None:
             for size in SIZES:
                 work = Workload(batch, size)
                 # Four such batches of every peer's take half a minute; one client shows the same.
-                huge = batch == max(BATCHES) and size == "50kB"
-                effort = replace(run.effort, rounds=min(run.effort.rounds, 3)) if huge else None
-                clients = 1 if huge else 4
-                found[work] = await run.compare(contestants, work, clients=clients, effort=effort)
+                huge = batch == max(BATCHES) and (run.quick or size == "50kB")
+                found[work] = await run.compare(
+                    contestants,
+                    work,
+                    clients=1 if huge else CLIENTS,
+                    effort=replace(run.effort, budget=20.0) if huge else None,
+                )
     _judge(run, found)
     _tabulate(run, found)
 
