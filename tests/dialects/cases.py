@@ -193,11 +193,11 @@ class Exchange:
             assert canned.pop("evaluate") == work.expression
             if "context" in canned:
                 assert canned.pop("context") == json.loads(work.context)
-            return _reply(canned, None)
+            return canned_reply(canned, None)
         assert canned.pop("to") == line(work)
         if "sent" in canned:
             assert canned.pop("sent") == _shown(work.body)
-        return _reply(canned, work)
+        return canned_reply(canned, work)
 
     def _reply(self, step: Step) -> Reply:
         subrequest = step.subrequest
@@ -235,7 +235,7 @@ class _Canned:
     failure: dict[str, Any] | None = None
 
 
-def _reply(members: dict[str, Any], call: Call | None) -> Reply:
+def canned_reply(members: dict[str, Any], call: Call | None) -> Reply:
     canned = _Canned(**members)
     if canned.failure:
         return failed(Failure(**canned.failure), call)
