@@ -26,6 +26,10 @@ class Cors:
         # A page has to ask for every type of body but three, and JSON is none of them.
         self._headers = ", ".join(dict.fromkeys(("Content-Type", *declared.headers)))
 
+    def names(self, origin: str) -> bool:
+        """Whether this one is named: everybody is nobody in particular."""
+        return origin in self._origins
+
     def fields(self, origin: str | None) -> Headers:
         """What every answer of a bulk endpoint carries; `origin` is the request's."""
         return self._granted(origin, (("Access-Control-Expose-Headers", EXPOSED),))

@@ -8,16 +8,22 @@ the dialect's own shape. After that the answer ends whole or is cut.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import orjson
 from aiohttp import web
 
-from gateway import headers
+from gateway import headers, target
+from gateway.admission import Admission
 from gateway.answer import BodyStalled, ClientAnswer, date, encoded, invite, wire
-from gateway.batch import Answer, BatchRecord, Headers, RefusedRecord, Trace
+from gateway.batch import Answer, BatchRecord, Header, Headers, RefusedRecord, Trace
+from gateway.config import Settings
+from gateway.config.limits import of_call
+from gateway.cors import Cors
 from gateway.errors import Refused
 from gateway.execution import Execution, Guard, Run, Terms
 from gateway.reception import Desk, Manners, Outer
+from gateway.upstream import Pool
 
 JSON_TYPES = ("application/json", "text/json")
 """Beside them anything `+json`, and no Content-Type at all."""
@@ -25,20 +31,47 @@ JSON_TYPES = ("application/json", "text/json")
 RETRY_AFTER = 1
 """Seconds, for a client that came when too many batches ran."""
 
+TOLD = (
+    "limits.request_bytes",
+    "limits.depth",
+    "limits.subrequests",
+    "limits.response_bytes",
+    "limits.batch_time",
+    "batch.width",
+    "rate_limit.per_second",
+    "rate_limit.burst",
+)
+"""What a client is told, beside its dialect's limits; how much the process can hold it is not."""
+
 
 class BulkEndpoint:
     """One path that takes bulk calls in one dialect."""
 
-    def __init__(self, desk: Desk, execution: Execution, terms: Terms, guard: Guard) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        pool: Pool,
+        execution: Execution,
+        terms: Terms,
+        guard: Callable[[Outer], Guard],
+        admission: Admission,
+        cors: Cors | None,
+        about: bytes,
+    ) -> None:
+        """`guard` is made for each batch, since what a client may do depends on who it is."""
         self._desk = desk
         self._dialect = desk.dialect
-        self._terms = terms
+        self._pool = pool
         self._execution = execution
+        self._terms = terms
         self._guard = guard
+        self._admission = admission
+        self._cors = cors
+        self._about = about
 
     async def answer(self, request: web.BaseRequest, params: Mapping[str, str]) -> ClientAnswer:
         """Answers one POST. `params` is what the path's template found in it."""
-        outer = _Outer(request, self._desk.manners)
+        outer = _Outer(request, self._desk.manners, self._cors)
         trace = self._execution.recorder.trace(request.method, request.raw_path, outer.headers)
         try:
             self._admit(outer)
@@ -48,19 +81,28 @@ class BulkEndpoint:
             return self._refuse(outer, trace, mistake)
         return await self._deliver(outer, run)
 
+    def options(self, request: web.BaseRequest) -> ClientAnswer:
+        """Answers one OPTIONS: a browser's question, or one about what may be asked here."""
+        outer = _Outer(request, self._desk.manners, self._cors)
+        if self._cors is not None and outer.first("access-control-request-method") is not None:
+            return outer.preflight(self._cors)
+        return outer.answer(200, (("Allow", "POST, OPTIONS"), _JSON)).finish(self._about)
+
     # --- before anything is sent -----------------------------------------------------------------
 
     def _admit(self, outer: _Outer) -> None:
         """What can be said before the body is read."""
         if headers.looped(outer.all("via"), self._desk.manners.name):
             raise Refused("loop_detected", "this call has been here before")
-        if self._execution.closed:
-            raise Refused("shutting_down", "shutting down", retry_after=RETRY_AFTER)
+        turned_away = self._admission.refusal()
+        if turned_away is not None:
+            reason, message = turned_away.details, turned_away.message
+            raise Refused(reason, message, retry_after=turned_away.retry_after)
         if len(self._execution) >= self._desk.limits.batches:
             raise Refused("overloaded", "too many bulk calls at once", retry_after=RETRY_AFTER)
         media, _, _ = (outer.first("content-type") or "").partition(";")
         media = media.strip().lower()
-        if media and media not in JSON_TYPES and not media.endswith("+json"):
+        if media not in JSON_TYPES and not media.endswith("+json") and (media or outer.strange):
             raise Refused("unsupported_media_type", "content-type: expected application/json")
         if (outer.first("content-encoding") or "identity").strip().lower() != "identity":
             raise Refused("unsupported_media_type", "content-encoding: expected none")
@@ -89,7 +131,9 @@ class BulkEndpoint:
         params: Mapping[str, str],
         body: bytes,
     ) -> Run:
+        began = self._execution.clock()
         plan = self._desk.plan(outer, params, body)
+        outer.parsed = self._execution.clock() - began
         record = BatchRecord(
             id=outer.id,
             dialect=self._dialect.name,
@@ -99,7 +143,10 @@ class BulkEndpoint:
             bytes_in=len(body),
         )
         context = self._desk.context(outer, trace)
-        return self._execution.run(plan, self._dialect, context, self._terms, self._guard, record)
+        guard = self._guard(outer)
+        return self._execution.run(
+            self._pool, plan, self._dialect, context, self._terms, guard, record
+        )
 
     def _refuse(self, outer: _Outer, trace: Trace | None, mistake: Refused) -> ClientAnswer:
         answer = self._dialect.refusal(mistake.status, mistake.reason, mistake.message)
@@ -124,9 +171,10 @@ class BulkEndpoint:
         """Writes results as they become due; a batch that is quick is a single write."""
         try:
             await run.due()
+            timing = _timing(outer, run)
             if run.answer is not None:
-                return self._whole(outer, run.answer)
-            answer = outer.answer(200, "application/json", (("X-Accel-Buffering", "no"),))
+                return self._whole(outer, run.answer, (timing,))
+            answer = outer.answer(200, (_JSON, _UNBUFFERED, timing))
             while True:
                 chunk = run.take()
                 if run.complete:
@@ -144,21 +192,64 @@ class BulkEndpoint:
             run.finished()
 
     def _whole(self, outer: _Outer, answer: Answer, extra: Headers = ()) -> ClientAnswer:
-        fields = answer.headers + extra
-        return outer.answer(answer.status, answer.content_type, fields).finish(answer.body)
+        fields = (("Content-Type", answer.content_type), *answer.headers, *extra)
+        return outer.answer(answer.status, fields).finish(answer.body)
+
+
+_JSON = ("Content-Type", "application/json")
+_UNBUFFERED = ("X-Accel-Buffering", "no")
+
+
+def _timing(outer: _Outer, run: Run) -> Header:
+    """Where the time went until now, when the first results leave (W3C Server Timing)."""
+    parse, queue, first = outer.parsed * 1e3, run.queued * 1e3, run.age * 1e3 + outer.parsed * 1e3
+    return ("Server-Timing", f"parse;dur={parse:.1f}, queue;dur={queue:.1f}, first;dur={first:.1f}")
+
+
+def about(desk: Desk, settings: Settings) -> bytes:
+    """What whoever asks with OPTIONS is told of an endpoint."""
+    limits = of_call(settings, desk.batch, desk.dialect)
+    told = {
+        name: {"value": limit.value, "unit": limit.unit}
+        for name, limit in limits.items()
+        if name in TOLD or "." not in name
+    }
+    return orjson.dumps({"path": desk.path, "dialect": desk.dialect.name, "limits": told})
 
 
 class _Outer(Outer):
     """The outer request, and how it is answered."""
 
-    __slots__ = ("request",)
+    __slots__ = ("_cors", "_shared", "parsed", "request")
 
-    def __init__(self, request: web.BaseRequest, manners: Manners) -> None:
+    def __init__(self, request: web.BaseRequest, manners: Manners, cors: Cors | None) -> None:
         fields = headers.text(request.raw_headers)
         scheme = "https" if request.secure else "http"
         super().__init__(request.raw_path, fields, request.remote, scheme, manners)
         self.request = request
+        self.parsed = 0.0
+        """Seconds that it took to understand the document."""
+        self._cors = cors
+        self._shared = () if cors is None else cors.fields(self.first("origin"))
 
-    def answer(self, status: int, content_type: str, extra: Headers) -> ClientAnswer:
-        fields = (("Content-Type", content_type), ("X-Request-Id", self.id), *extra)
-        return ClientAnswer(self.request, status, (*encoded(fields), date()))
+    @property
+    def strange(self) -> bool:
+        """It comes from a page whose origin is neither our own nor one that `cors` names.
+
+        Browsers ask before they send a strange page's JSON, but not if it does not say that it is
+        JSON. Subrequests do say it, so the backend would take for asked what nobody asked about.
+        """
+        origin = self.first("origin")
+        if origin is None or (self._cors is not None and self._cors.names(origin)):
+            return False
+        scheme, _, name = origin.partition("://")
+        own = target.origin(scheme, name)
+        return not own or own not in self.origins()
+
+    def answer(self, status: int, fields: Headers) -> ClientAnswer:
+        every = (*fields, ("X-Request-Id", self.id), *self._shared)
+        return ClientAnswer(self.request, status, (*encoded(every), date()))
+
+    def preflight(self, cors: Cors) -> ClientAnswer:
+        fields = (("X-Request-Id", self.id), *cors.preflight(self.first("origin")))
+        return ClientAnswer(self.request, 204, (*encoded(fields), date())).finish()

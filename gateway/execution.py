@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from heapq import heapify, heappop, heappush
+from math import inf
 from time import monotonic
 from typing import Protocol
 
@@ -59,6 +60,8 @@ class Terms:
     flush_bytes: int
     batch_seconds: float
     gone_grace: float
+    gate: bool | None = None
+    """Whether the answer's head waits for the first reply; None: as the dialect has it."""
 
 
 class Evaluator(Protocol):
@@ -99,6 +102,7 @@ class Run:
     def __init__(
         self,
         execution: Execution,
+        pool: Pool,
         plan: Plan,
         dialect: Dialect,
         context: expand.Context,
@@ -119,8 +123,9 @@ class Run:
         self._guard = guard
         self._recorder = execution.recorder
         self._began = execution.clock()
+        self._sent_at = inf
         self._schedule = Schedule(plan, terms.width)
-        self._lane = execution.pool.lane(self)
+        self._lane = pool.lane(self)
         self._lane.hold(record.bytes_in)
 
         # Up. Calls beyond the width wait in the queue, first to be delivered first; further pages
@@ -134,7 +139,7 @@ class Run:
         self._expansions: dict[int, expand.Expansion] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._verdict: Verdict | None = None
-        self._gated = plan.batch.gated
+        self._gated = plan.batch.gated if terms.gate is None else terms.gate
         self._gate: Call | None = None
 
         # Down: what is rendered waits for the writer.
@@ -190,11 +195,21 @@ class Run:
         self._stop(_gone_unless_written)
         self._settle()
 
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return self._execution.clock() - self._began
+
+    @property
+    def queued(self) -> float:
+        """Seconds until the first of its calls was sent."""
+        return max(0.0, self._sent_at - self._began) if self._sent_at < inf else 0.0
+
     # --- the clock's side ------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         if now >= self.deadline:
-            self.deadline = float("inf")
+            self.deadline = inf
             self.record.outcome = self.record.outcome or "deadline"
             self._stop(_drained if self._execution.draining else _gone if self._gone else _expired)
             self._settle()
@@ -207,6 +222,8 @@ class Run:
 
     def replied(self, call: Call, reply: Reply) -> None:
         self._in_flight -= 1
+        if 0 < call.began < self._sent_at:
+            self._sent_at = call.began
         if call is self._gate:
             self._open_gate(reply)
         self._recorder.subrequest(self.record, self.plan.steps[call.step], reply)
@@ -418,6 +435,8 @@ class Run:
         self._gated, self._gate = False, None
         if reply.failure is None:
             self.answer = self._dialect.gate(self.plan.batch, reply)
+            if self.answer is None and self._terms.gate and reply.status == 401:
+                self.answer = _as_it_came(reply)
             if self.answer is not None:
                 self.record.status = self.answer.status
                 self._stop(_outdone)
@@ -480,6 +499,16 @@ class Run:
                 self._unpark()
 
 
+def _as_it_came(reply: Reply) -> Answer:
+    """The backend's 401 as the answer to the whole batch, where the dialect has no form for it."""
+    fields = [("Cache-Control", "no-store")]
+    challenge = reply.header(b"www-authenticate")
+    if challenge is not None:
+        fields.append(("WWW-Authenticate", challenge.decode("latin-1")))
+    kind = reply.header(b"content-type") or b"application/octet-stream"
+    return Answer(401, reply.body, kind.decode("latin-1"), tuple(fields))
+
+
 _NOTHING = Call("", "", ())
 """Stands for a call that was never made when a verdict is asked."""
 
@@ -487,25 +516,17 @@ _NOTHING = Call("", "", ())
 class Execution:
     """The runs of this process, oldest first."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        evaluator: Evaluator,
-        recorder: Recorder,
-    ) -> None:
-        self.pool = pool
+    def __init__(self, evaluator: Evaluator, recorder: Recorder) -> None:
         self.evaluator = evaluator
         self.recorder = recorder
         self.loop = asyncio.get_running_loop()
         self.clock = monotonic
         self.draining = False
         """Every batch has to end by the drain's deadline."""
-        self.closed = False
-        """No new batch is taken."""
         self.idle = asyncio.Event()
         """Set while no batch is left."""
         self.idle.set()
-        self._drained_by = float("inf")
+        self._drained_by = inf
         self._runs: dict[Run, None] = {}
         self._ticker: asyncio.TimerHandle | None = None
 
@@ -514,6 +535,7 @@ class Execution:
 
     def run(
         self,
+        pool: Pool,
         plan: Plan,
         dialect: Dialect,
         context: expand.Context,
@@ -522,7 +544,7 @@ class Execution:
         record: BatchRecord,
     ) -> Run:
         """Starts a batch. It is over when `Run.finished` or `Run.abandon` was called and it is."""
-        run = Run(self, plan, dialect, context, terms, guard, record)
+        run = Run(self, pool, plan, dialect, context, terms, guard, record)
         run.deadline = min(run.deadline, self._drained_by)
         self._runs[run] = None
         self.idle.clear()

@@ -21,11 +21,13 @@ class Gateway(Protocol):
     """What they look at. `app.App` is it; they come when it has started."""
 
     version: str
-    reception: Reception
     logs: Logs
     exposition: Exposition
     leave: Callable[[], None]
     """Begins the drain."""
+
+    @property
+    def reception(self) -> Reception: ...
 
     def ready(self) -> Sequence[str]: ...
 

@@ -159,12 +159,13 @@ class Scene:
     ) -> None:
         self.recorder = Telling()
         self.pool = Pool()
-        self.execution = Execution(self.pool, None, self.recorder)  # type: ignore[arg-type]
+        self.execution = Execution(None, self.recorder)  # type: ignore[arg-type]
         self.now = 1000.0
         self.execution.clock = lambda: self.now
         batch = Batch(dialect="digits", subrequests=subrequests, gated=gated)
         denied = Failure("http_request_denied", "path_denied")
         self.run = self.execution.run(
+            self.pool,  # type: ignore[arg-type]
             plan(batch),
             dialect or Digits(),  # type: ignore[arg-type]
             expand.Context(batch_id="b", headers=(), rules=HeaderRules()),

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway import headers
+from gateway.admission import Admission
 from gateway.batch import Headers, PassRecord, RawHeaders, Trace
-from gateway.config.settings import Limits, Timeouts, Upstream
+from gateway.config.settings import Limits, Shed, Timeouts, Upstream
 from gateway.headers import HeaderPolicy, TrustedProxies
 from gateway.proxy import Proxy
 from gateway.proxy.fields import Downward, Upward
@@ -61,7 +62,7 @@ class Passing:
     backend: RawBackend
     gateway: Gateway
     pool: Pool
-    proxy: Proxy
+    admission: Admission
     passed: list[PassRecord]
 
     @property
@@ -83,9 +84,10 @@ async def passing(
         pool = Pool(Upstream(url=url or backend.url, **(upstream or {})), Limits())
         manners = Manners(NAME, "preserve", "backend", policy, TrustedProxies(trusted))
         records = Records()
-        proxy = Proxy(pool, manners, records, **options)  # type: ignore[arg-type]  # not all of it
+        admission = Admission(Shed(), lag=lambda: 0.0, in_hand=lambda: 0)
+        proxy = Proxy(pool, manners, records, admission, **options)  # type: ignore[arg-type]
         async with house(proxy.answer) as gateway:
-            yield Passing(backend, gateway, pool, proxy, records.passed)
+            yield Passing(backend, gateway, pool, admission, records.passed)
         await pool.close()
         assert not pool.busy
 
@@ -628,7 +630,7 @@ async def test_a_loop_is_508(via: str) -> None:
 
 async def test_what_is_asked_after_the_doors_have_closed_is_503() -> None:
     async with passing() as place, client_of(place) as client:
-        place.proxy.closed = True
+        place.admission.closed = True
         client.send(get())
         assert (await client.answer())[0].startswith(b"HTTP/1.1 503 ")
 

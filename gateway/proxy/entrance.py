@@ -10,6 +10,7 @@ from time import monotonic
 from aiohttp import web
 
 from gateway import headers, target
+from gateway.admission import Admission
 from gateway.answer import ClientAnswer
 from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
 from gateway.errors import BadTarget
@@ -21,7 +22,6 @@ from gateway.upstream import CHUNKED, Pool
 
 DISABLED = Failure("http_request_denied", "passthrough_disabled", status=404)
 LOOPED = Failure("proxy_loop_detected", "loop_detected", message="this request was here before")
-SHUTTING_DOWN = Failure("proxy_internal_response", "shutting_down", status=503, retry_after=1)
 
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -34,6 +34,7 @@ class Proxy:
         pool: Pool,
         manners: Manners,
         recorder: Recorder,
+        admission: Admission,
         *,
         enabled: bool = True,
         rules: PathRules | None = None,
@@ -41,6 +42,7 @@ class Proxy:
         """`rules` are the operator's, where they hold for pass-through too."""
         self._pool = pool
         self._recorder = recorder
+        self._admission = admission
         self._enabled = enabled
         self._rules = rules
         self._name = manners.name
@@ -49,8 +51,6 @@ class Proxy:
         self._down = Downward(manners.name)
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count()
-        self.closed = False
-        """New requests get 503."""
 
     async def answer(self, request: web.BaseRequest) -> ClientAnswer:
         """Passes one request through, or says why not."""
@@ -88,8 +88,9 @@ class Proxy:
         """Where the request goes, or why it goes nowhere."""
         if not self._enabled:
             return DISABLED
-        if self.closed:
-            return SHUTTING_DOWN
+        refusal = self._admission.refusal()
+        if refusal is not None:
+            return refusal
         if "Via" in request.headers and headers.looped(request.headers.getall("Via"), self._name):
             return LOOPED
         to = request.raw_path

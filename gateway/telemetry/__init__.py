@@ -56,6 +56,12 @@ class Telemetry:
     def trace(self, method: str, target: str, headers: Headers) -> Trace | None:
         return self._tracer.begin(method, target, headers) if self._tracer else None
 
+    def follow(self, label: Callable[[str], str], upstream: str) -> None:
+        """The settings have changed."""
+        self._label = label
+        if self._tracer is not None:
+            self._tracer.toward(upstream)
+
     # --- batches ---------------------------------------------------------------------------------
 
     def started(self, record: BatchRecord) -> None:

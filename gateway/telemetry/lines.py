@@ -51,6 +51,7 @@ FIELDS = {
     "file": "of settings",
     "cert": "file of a certificate",
     "mistakes": "what is wrong with new settings",
+    "settings": "those that a restart would change",
     "signal": "",
     "clean": "whether everything ended before the process did",
     "limit": "of file descriptors",

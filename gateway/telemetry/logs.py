@@ -71,16 +71,20 @@ class Logs:
         self._sampled = 0.0
         self._sink = Sink(fd)
         self._throttle = Throttle(clock=clock)
-        terminal = os.isatty(fd)
-        console = format == "console" or (format == "auto" and terminal)
-        self._processors = lines.processors(console, colors=terminal)
+        self._terminal = os.isatty(fd)
         self._foreign = _Foreign(self)
         self._in_charge = False
-        self.set_level(level)
+        self._level = level
+        self.set_format(format)
 
     @property
     def level(self) -> str:
         return self._level
+
+    def set_format(self, format: Literal["auto", "json", "console"]) -> None:
+        console = format == "console" or (format == "auto" and self._terminal)
+        self._processors = lines.processors(console, colors=self._terminal)
+        self.set_level(self._level)
 
     def set_level(self, level: str) -> None:
         """Raises ValueError."""

@@ -58,7 +58,7 @@ class Metrics:
     def __init__(
         self, *, methods: Iterable[str], dialects: Iterable[str] = (), version: str = ""
     ) -> None:
-        self._methods = frozenset(methods)
+        self.methods = frozenset(methods)
         self._values: dict[str, dict[Labels, float]] = {
             metric.name: {} for metric in METRICS if metric.kind != "histogram"
         }
@@ -189,7 +189,7 @@ class Metrics:
         self, table: dict[Labels, Traffic], first: Labels, route: str, method: str
     ) -> Traffic:
         """Finds or makes a series under closed labels. An open method comes here every time."""
-        if method not in self._methods:
+        if method not in self.methods:
             method = OTHER_METHOD
         key = (*first, route, method)
         if key not in table and len(table) >= SERIES_LIMIT:

@@ -53,12 +53,16 @@ class Tracer:
 
     def __init__(self, *, upstream: str, version: str) -> None:
         self.ids = _Ids()
-        self.base, self.server = _upstream(upstream)
+        self.toward(upstream)
         self._provider = TracerProvider(
             resource=_resource(version), id_generator=self.ids, shutdown_on_exit=False
         )
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("gateway", version)
+
+    def toward(self, upstream: str) -> None:
+        """Calls go there from now on."""
+        self.base, self.server = _upstream(upstream)
 
     def begin(self, method: str, target: str, headers: Headers) -> RequestTrace:
         """An outer request: the child of whatever span its headers name."""

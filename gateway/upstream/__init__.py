@@ -4,6 +4,20 @@ from gateway.upstream.exchange import Exchange, Sink
 from gateway.upstream.lane import Lane, Taker, Verdict
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
+from gateway.upstream.pools import Pools
+from gateway.upstream.probe import UNKNOWN, Probe
 from gateway.upstream.wire import CHUNKED
 
-__all__ = ["CHUNKED", "Exchange", "Lane", "Origin", "Pool", "Sink", "Taker", "Verdict"]
+__all__ = [
+    "CHUNKED",
+    "UNKNOWN",
+    "Exchange",
+    "Lane",
+    "Origin",
+    "Pool",
+    "Pools",
+    "Probe",
+    "Sink",
+    "Taker",
+    "Verdict",
+]

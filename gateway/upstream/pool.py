@@ -67,6 +67,7 @@ class Pool:
         self.memory = Memory(self.connections, limits.batch_buffer_bytes, limits.buffer_bytes)
 
         self._limit = upstream.connections
+        self._winding_down = False
         self._most_streams_waiting = upstream.waiting
         self._retry_methods = frozenset(upstream.retry.methods)
         self._budget = RetryBudget(upstream.retry.budget)
@@ -113,6 +114,19 @@ class Pool:
             self._drop(connection)
         for _ in range(3):  # the rounds of the loop in which a transport closes, TLS over TCP
             await asyncio.sleep(0)
+
+    def wind_down(self) -> None:
+        """Another pool takes its place: calls are served to their end, and nothing is kept after
+        them. What comes late, from somebody who began before, is served all the same."""
+        self._winding_down = True
+        for connection in tuple(self.idle):
+            self._retire(connection)
+
+    @property
+    def empty(self) -> bool:
+        """Nobody has anything here, and nothing is left."""
+        busy = self.connections or self.detached or self.connecting
+        return not (busy or self.waiting or self._again or self.memory.lanes)
 
     @property
     def busy(self) -> int:
@@ -236,8 +250,7 @@ class Pool:
         if spent or not (keep and connection.alive):
             self._retire(connection)
         elif not self._turns:
-            connection.idle_since = monotonic()
-            self.idle.append(connection)
+            self._leave_idle(connection)
         elif self._turns[0].waiting[0].safe or not connection.readable():
             # Safe and so soon after an answer it is spared the system call: at worst, a retry.
             self._serve(connection)
@@ -276,6 +289,14 @@ class Pool:
         self.connections.discard(connection)
         self.detached.add(connection)
         self._dispatch()
+
+    def _leave_idle(self, connection: Connection) -> None:
+        """There is nothing for it to do."""
+        if self._winding_down:
+            self._retire(connection)
+        else:
+            connection.idle_since = monotonic()
+            self.idle.append(connection)
 
     def _retire(self, connection: Connection) -> None:
         if connection.alive:
@@ -335,7 +356,7 @@ class Pool:
         elif self._turns:
             self._serve(connection)
         else:
-            self.idle.append(connection)
+            self._leave_idle(connection)
         self._dispatch()
 
     def _not_connected(self, failure: Failure) -> None:

@@ -38,8 +38,12 @@ class Probe:
         self._pool = Pool(_alone(upstream), Limits())
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def close(self) -> None:
+    def stop(self) -> None:
         self._task.cancel()
+        self._pool.wind_down()
+
+    async def close(self) -> None:
+        self.stop()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._pool.close()
 
