@@ -35,7 +35,8 @@ class Taker(Protocol):
 
     def urgent(self, call: Call) -> bool:
         """Whether the batch cannot go on without this call: it is next in order, or what is next
-        waits for it. Asked only when memory is short; `Lane.reconsider` has it asked again."""
+        waits for it. Not while results wait for a client that does not read: then nothing is, or
+        there would be no bound. Asked when memory is short, again at each `Lane.reconsider`."""
 
 
 class Lane:
@@ -85,6 +86,14 @@ class Lane:
     def over_budget(self) -> bool:
         """Only urgent calls are read at the moment."""
         return self.over or self.pool.memory.over
+
+    def urgent(self, call: Call) -> bool:
+        """What the owner says. If it stumbles, reading on is what does least harm."""
+        try:
+            return self.taker.urgent(call)
+        except Exception as error:
+            self.pool.report("the owner of a lane", error)
+            return True
 
     def reconsider(self) -> None:
         """Which of its calls are urgent has changed."""

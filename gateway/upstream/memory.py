@@ -61,7 +61,7 @@ class Memory:
     def apply(self) -> None:
         """Pauses and resumes connections so that only those are read that may be."""
         busy = [c for c in self._connections if c.lane in self.lanes]
-        urgent = {c for c in busy if c.lane and c.call and c.lane.taker.urgent(c.call)}
+        urgent = {c for c in busy if c.lane and c.call and c.lane.urgent(c.call)}
         favoured = self._favoured({c.lane for c in urgent if c.lane}) if self.over else None
         for connection in busy:
             lane = connection.lane

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 
+from gateway.batch import Call
 from gateway.upstream import Pool
 from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok
 from tests.upstream.conftest import MakePool, Owner, failure, until
@@ -86,6 +87,65 @@ async def test_a_call_begun_over_the_budget_waits_to_be_read(pool_for: MakePool)
         assert paused(pool) == {"/"}
         owner.lane.release(2 * MB)
         await owner.count(1)
+
+
+async def test_time_stands_still_for_a_call_that_is_not_read(pool_for: MakePool) -> None:
+    """It was paused for longer than it may take, and then needs some more time."""
+    gate = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok(b"halves")[:-3])
+        await gate.wait()
+        await asyncio.sleep(0.25)
+        await peer.send(b"ves")
+        await peer.gone()
+
+    async with (
+        RawBackend(script) as backend,
+        pool_for(backend.url, batch_buffer_bytes=MB, response=0.6) as pool,
+    ):
+        owner = Owner(pool)
+        owner.is_urgent = lambda call: False
+        call = owner.send()
+        await until(lambda: owner.lane.held)
+        owner.lane.hold(2 * MB)
+        await asyncio.sleep(0.8)
+        owner.lane.release(2 * MB)
+        gate.set()
+        assert (await owner.reply(call)).body == b"halves"
+
+
+async def test_a_connection_that_was_paused_with_its_last_byte_reads_on(
+    pool_for: MakePool,
+) -> None:
+    async with (
+        RawBackend(answering(ok(bytes(2000)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=1000) as pool,
+    ):
+        owner = Owner(pool)
+        owner.is_urgent = lambda call: False
+        for _ in range(3):
+            await owner.get()
+            owner.free()
+    assert len(backend.peers) == 1
+
+
+async def test_an_owner_that_cannot_say_what_is_urgent_harms_nobody(pool_for: MakePool) -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+
+    def stumble(call: Call) -> bool:
+        raise RuntimeError("a bug")
+
+    async with (
+        RawBackend(answering(ok(bytes(2000)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=1000) as pool,
+    ):
+        owner = Owner(pool)
+        owner.is_urgent = stumble
+        assert (await owner.get()).status == 200
+        assert reported
 
 
 async def test_a_budget_is_its_own_lanes_affair(pool_for: MakePool) -> None:
