@@ -557,6 +557,11 @@ async def test_a_drain_finishes_what_was_accepted_and_takes_nothing_new() -> Non
         assert await drain
 
 
+async def test_a_drain_that_takes_all_its_time_is_clean_when_nothing_is_in_hand() -> None:
+    async with house(plain) as gateway:
+        assert await gateway.worker.drain(3600, 0)
+
+
 async def test_what_has_no_end_of_its_own_does_not_hold_a_drain() -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)

@@ -17,6 +17,8 @@ import structlog
 from gateway.config.settings import Listener, ListenerTls
 
 BACKLOG = 1024
+TLS_GOODBYE = 2.0
+"""Seconds for the client's close_notify; asyncio would wait half a minute."""
 RECHECK = 5.0
 """Seconds between two looks at a certificate's files."""
 
@@ -125,12 +127,23 @@ async def listen(
     """Starts accepting; `head` bounds the TLS handshake too."""
     loop = asyncio.get_running_loop()
     timeout = head if context is not None else None
+    goodbye = TLS_GOODBYE if context is not None else None
     if door.sock.family == socket.AF_UNIX:
         return await loop.create_unix_server(
-            protocol, sock=door.sock, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=timeout
+            protocol,
+            sock=door.sock,
+            backlog=BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=timeout,
+            ssl_shutdown_timeout=goodbye,
         )
     return await loop.create_server(
-        protocol, sock=door.sock, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=timeout
+        protocol,
+        sock=door.sock,
+        backlog=BACKLOG,
+        ssl=context,
+        ssl_handshake_timeout=timeout,
+        ssl_shutdown_timeout=goodbye,
     )
 
 

@@ -127,12 +127,14 @@ class Worker:
                 await self.clients.quiet.wait()
                 await self.app.idle.wait()
         except TimeoutError:
-            clean = False
-        else:
-            clean = True
+            return self._nothing_in_hand and not self._hurried
         finally:
             self._limit = None
-        return clean
+        return True
+
+    @property
+    def _nothing_in_hand(self) -> bool:
+        return self.clients.quiet.is_set() and self.app.idle.is_set()
 
     def signalled(self) -> None:
         """SIGTERM or SIGINT: the end, or, if one came before, the end at once. A drain that was
