@@ -33,6 +33,7 @@ class FakeApp:
         self.refused: list[tuple[int, str, str]] = []
         self.deadline = 0.0
         self.leave: Callable[[], None]
+        self.followers: list[Callable[[Settings], None]] = []
 
     async def start(self) -> None:
         self.calls.append("start")

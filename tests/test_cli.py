@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 import gateway.server
+from gateway.app import App
 from gateway.cli import cli, main
 from gateway.config import Settings
 from gateway.config.manual import example, rows
@@ -106,7 +107,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that `run` was asked to serve."""
     served: list[Settings] = []
 
-    def serve(settings: Settings) -> int:
+    def serve(settings: Settings, app: Callable[[Settings], App]) -> int:
         served.append(settings)
         return 0
 
@@ -148,14 +149,14 @@ def test_the_settings_file_may_be_named_by_the_environment(
 def test_the_exit_status_is_the_servers(
     run: Callable[..., Output], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.server, "run", lambda settings: 1)
+    monkeypatch.setattr(gateway.server, "run", lambda *_: 1)
     assert run("run") == (1, "", "")
 
 
 def test_an_address_that_is_taken_is_one_line_and_status_1(
     run: Callable[..., Output], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def serve(_: Settings) -> int:
+    def serve(*_: object) -> int:
         raise gateway.server.CannotListen("127.0.0.1:80: address already in use")
 
     monkeypatch.setattr(gateway.server, "run", serve)

@@ -132,13 +132,17 @@ def run(
 ) -> int:
     """Run the gateway until SIGTERM."""
     flags = {"upstream.url": upstream, "listen": listen, "ops": ops, "workers": workers}
+    from gateway.config.watched import Watched
+
+    watched = Watched(config, os.environ, flags)
     settings = settings_of(config, flags)
+    from gateway.app import App
     from gateway.server import CannotListen
     from gateway.server import run as serve
     from gateway.telemetry.traces import CannotTrace
 
     try:
-        return serve(settings)
+        return serve(settings, lambda settings: App(settings, watched))
     except (CannotListen, CannotTrace) as error:
         raise CannotRun(str(error)) from None
 
@@ -248,6 +252,23 @@ def explain(
     from gateway.cli.explained import shown
 
     return shown(settings_of(config), name, path, fields, file.read(), as_json)
+
+
+@cli.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("--to", "url", metavar="URL", required=True, help="the bulk endpoint's whole address")
+@header_option
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+def send(file: BinaryIO, url: str, fields: Headers, as_json: bool) -> int:
+    """Send a bulk call, and show its results as they come."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise click.UsageError("--to: expected http://host:port/path")
+    from gateway.cli.send import send as sent
+
+    return sent(url, fields, file.read(), as_json=as_json)
 
 
 @cli.command()

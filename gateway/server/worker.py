@@ -43,6 +43,8 @@ class App(Protocol):
     """Set while nothing is in flight towards the backend, whether or not a client waits for it."""
     leave: Callable[[], None]
     """Set by whoever serves it: begins the drain, as a signal does."""
+    followers: list[Callable[[Settings], None]]
+    """Told of settings that were taken over while it runs."""
 
     async def start(self) -> None: ...
 
@@ -84,6 +86,7 @@ class Worker:
         self.asked = asyncio.Event()
         """Set once somebody wants the service to end."""
         app.leave = self.asked.set
+        app.followers.append(self._follow)
         self._servers: list[asyncio.Server] = []
         self._certificates: list[Certificate] = []
         self._operators: web.AppRunner | None = None
@@ -114,6 +117,12 @@ class Worker:
         for certificate in self._certificates:
             certificate.refresh()
         self.app.reload()
+
+    def _follow(self, settings: Settings) -> None:
+        """Listeners stay as they are; clients that are there have the new deadlines too."""
+        self.settings = settings
+        self.clients.deadlines = settings.client
+        self.clients.limit = _most_clients(settings)
 
     async def drain(self, delay: float, within: float) -> bool:
         """Ends the service; False when something in hand had to be cut."""
@@ -251,7 +260,8 @@ async def _run(settings: Settings, app: Callable[[Settings], App] | None) -> int
         log.info("serving", listen=[d.address for d in doors], ops=[d.address for d in ops])
         await worker.asked.wait()
         log.info("draining")
-        clean = await worker.drain(settings.drain.delay, settings.drain.timeout)
+        drain = worker.settings.drain
+        clean = await worker.drain(drain.delay, drain.timeout)
         log.info("stopped", clean=clean)  # before the log itself is closed
         await worker.close()
         return 0 if clean else 1

@@ -80,7 +80,10 @@ class Telemetry:
         if self.logs.wants(reply.status):
             record.parts.append((step.index, method, status, error, reply.seconds))
         if call is None or (error in _NEVER_GIVEN and not sent):
-            self.metrics.skipped(record.dialect, failure.details if failure else "")
+            reason = failure.details if failure else ""
+            self.metrics.skipped(record.dialect, reason)
+            if reason == "rate_limited":
+                self.metrics.count("gateway_subrequests_rate_limited_total", record.dialect)
             return
         route = self._label(call.target.partition("?")[0])
         exemplar = None

@@ -132,7 +132,7 @@ METRICS = (
     _gauge(
         "gateway_config_last_reload_successful",
         "",
-        "0 while the settings in force are not the ones in the file.",
+        "0 while the file's settings cannot be taken over and former ones are in force.",
         "min",
     ),
     _counter(

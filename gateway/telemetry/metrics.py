@@ -179,6 +179,7 @@ class Metrics:
         for dialect in dialects:
             for outcome in OUTCOMES:
                 self.count("gateway_batches_total", dialect, outcome, by=0)
+            self.count("gateway_subrequests_rate_limited_total", dialect, by=0)
         for error in STATUS_OF:
             self.count("gateway_subrequest_errors_total", error, by=0)
         for result in ("ok", "failed"):
