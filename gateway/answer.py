@@ -173,35 +173,44 @@ class ClientAnswer:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
 
     def _head(self, length: int | None) -> bytes:
-        """The head; `length` is that of the contents where all of them are at hand.
+        """The head; `length` is that of the contents where all of them are at hand."""
+        lines = [self._status_line(), *map(b": ".join, self._headers)]
+        if framing := self._framing(length):
+            lines.append(framing)
+        if connection := self._connection():
+            lines.append(connection)
+        head = joined(lines)
+        self.began = True
+        return head
 
-        1. Contents that cannot be, or whose length is among the fields: nothing to add. An empty
-           answer to HEAD says nothing about length: what GET would bring is not known here.
+    def _framing(self, length: int | None) -> bytes | None:
+        """How the contents' end is told.
+
+        1. Contents that cannot be, or whose length is among the fields: nothing to say. Of an empty
+           answer to HEAD neither: what GET would bring is not known here.
         2. All contents at hand: their length.
         3. A stream on HTTP/1.1: chunked.
         4. A stream on HTTP/1.0: it ends with the connection.
         """
-        lines = [self._status_line(), *map(b": ".join, self._headers)]
-        bare = self._bare and not (length and self.status not in _BARE)
-        if not bare and not self._declared:
-            if length is not None:
-                lines.append(b"Content-Length: %d" % length)
-            elif not self._legacy:
-                self._chunked = True
-                lines.append(b"Transfer-Encoding: chunked")
-            else:
-                self.keep_alive = False
+        if self._declared or self.status in _BARE or (self._bare and not length):
+            return None
+        if length is not None:
+            return b"Content-Length: %d" % length
+        if not self._legacy:
+            self._chunked = True
+            return b"Transfer-Encoding: chunked"
+        self.keep_alive = False
+        return None
+
+    def _connection(self) -> bytes | None:
+        if self.status == 101:
+            self.keep_alive = False  # it is another protocol's now, and the fields say so
+            return None
         if self._wire.leaving or self._content.exception() is not None:
             self.keep_alive = False
-        if self.status == 101:
-            self.keep_alive = False  # it is another protocol's now, and its fields say so
-        elif not self.keep_alive:
-            lines.append(b"Connection: close")
-        elif self._legacy:
-            lines.append(b"Connection: keep-alive")
-        head = joined(lines)
-        self.began = True
-        return head
+        if not self.keep_alive:
+            return b"Connection: close"
+        return b"Connection: keep-alive" if self._legacy else None
 
     def _status_line(self) -> bytes:
         if self._reason is not None:

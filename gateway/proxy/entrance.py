@@ -74,13 +74,8 @@ class Proxy:
 
     def _id(self, request: web.BaseRequest) -> str:
         """The caller's, where its word is taken, else the next one of ours."""
-        given = request.headers.get("X-Request-Id")
-        if (
-            given
-            and given.isprintable()
-            and given.isascii()
-            and self._proxies.trusted(request.remote)
-        ):
+        given = request.headers.get("X-Request-Id", "")
+        if given and self._proxies.trusted(request.remote) and _fit_to_log(given):
             return given
         return f"{self._prefix}{next(self._numbers):08x}"
 
@@ -138,6 +133,10 @@ class Proxy:
             raise
         finally:
             passage.leave()
+
+
+def _fit_to_log(text: str) -> bool:
+    return len(text) <= 128 and text.isascii() and text.isprintable()
 
 
 def _permitted(rules: PathRules, method: str, to: str) -> str | Failure:

@@ -173,5 +173,7 @@ def _without(fields: Headers, name: str) -> Headers:
 
 def _authority(target: str) -> str | None:
     """RFC 9112 3.2.2: a target in absolute form says it, and `Host` does not."""
+    if target[0] == "/":
+        return None
     scheme, mark, rest = target.partition("://")
     return rest.partition("/")[0].partition("?")[0] if mark and scheme.isalpha() else None

@@ -119,8 +119,9 @@ class Passage:
 
     def _break_off(self, failure: Failure) -> None:
         """It ends here, for a reason of ours or the client's."""
-        self.exchange.abort()
-        self.failed(failure)
+        if not self._over:
+            self.exchange.abort()
+            self.failed(failure)
 
     def _end(self, answer: ClientAnswer) -> None:
         self._over = True

@@ -1,7 +1,7 @@
 """The client's connection: aiohttp's RequestHandler with deadlines and bounds.
 
-One sweeper looks at all connections four times a second, so that none needs a timer of its own.
-A connection is in one of these states, each with its deadline (`client` of the settings):
+The sweeper of `clients` finds a connection in one of these states, each with its deadline (`client`
+of the settings):
 
 1. Nothing of a request has come: `idle` since the last answer, for a new connection `header`. It is
    closed without a word: a 408 on an idle connection may be taken for the answer to whatever its
@@ -21,13 +21,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
@@ -38,8 +38,9 @@ from gateway.config import settings
 from gateway.server import door
 from gateway.server.process import where
 
-TICK = 0.25
-"""Seconds between two looks at the connections: how late a deadline may be."""
+if TYPE_CHECKING:
+    from gateway.server.clients import Clients
+
 HEAD = 64 * 2**10
 """Most bytes of a head that comes in more than one piece."""
 TUNNEL = 64 * 2**10
@@ -53,123 +54,7 @@ TURNED_AWAY = 128
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[[web.BaseRequest], Awaitable[ClientAnswer]]
-Told = Callable[[int, str, str], None]
-"""Is told of a request that no handler sees: the status it got, why, and the client's address."""
-
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Clients(web.Server):
-    """All connections of clients: makes them, sweeps them, hands their requests on."""
-
-    def __init__(
-        self, handler: Handler, deadlines: settings.Client, limit: int, malformed: Told
-    ) -> None:
-        # aiohttp takes for an answer whatever has the three things of `ClientAnswer`.
-        super().__init__(
-            cast(Any, self._serve),
-            handler_cancellation=True,
-            auto_decompress=False,
-            access_log=None,
-            keepalive_timeout=_NEVER,
-            tcp_keepalive=True,
-            max_line_size=door.LINE,
-            max_field_size=door.FIELD,
-            max_headers=door.FIELDS,
-            read_bufsize=64 * 2**10,
-        )
-        self._handler = handler
-        self._malformed = malformed
-        self.deadlines = deadlines
-        self.limit = limit
-        self.open: set[Client] = set()
-        """Every connection whose socket is not closed yet."""
-        self.empty = asyncio.Event()
-        """Set while there is none."""
-        self.empty.set()
-        self.leaving = False
-        """Every answer from now on is its connection's last."""
-        self.busy = 0
-        """Requests in hand, without those that have no end of their own."""
-        self.quiet = asyncio.Event()
-        """Set while `busy` is 0."""
-        self.quiet.set()
-        self.refusals: Counter[str] = Counter()
-        """How often a request was refused before the app saw it, by slug."""
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    def __call__(self) -> Client:
-        return Client(self, loop=self._loop, **self._kwargs)
-
-    def start(self) -> None:
-        self._sweeper = self._loop.call_later(TICK, self._sweep)
-
-    def entered(self, client: Client) -> None:
-        self.open.add(client)
-        self.empty.clear()
-
-    def left(self, client: Client) -> None:
-        self.open.discard(client)
-        if not self.open:
-            self.empty.set()
-
-    def refused(self, failure: Failure, client: Client) -> None:
-        self.refusals[failure.details] += 1
-        self._malformed(failure.code, failure.details, client.peer)
-
-    async def part(self, seconds: float) -> None:
-        """Closes every connection, by a cut where a request is in hand, else when flushed."""
-        clients = list(self.open)
-        for client in clients:
-            client.part()
-        handlers = [client._task_handler for client in clients if client._task_handler is not None]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.empty.wait()
-                await asyncio.gather(*handlers, return_exceptions=True)
-        for client in list(self.open):
-            client.cut()
-        self._stop()
-
-    async def _serve(self, request: web.BaseRequest) -> ClientAnswer:
-        client = cast(Client, request.protocol)
-        client.answer = None
-        client.counted = True
-        self.busy += 1
-        self.quiet.clear()
-        try:
-            refusal = door.objection(request)
-            if refusal is not None:
-                return client.refuse(request, refusal)
-            client.expect(request)
-            return await self._handler(request)
-        finally:
-            self.done(client)
-            client.served(request)
-
-    def done(self, client: Client) -> None:
-        """A drain need not wait for this client's request any more."""
-        if client.counted:
-            client.counted = False
-            self.busy -= 1
-            if not self.busy:
-                self.quiet.set()
-
-    def _stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-
-    def _sweep(self) -> None:
-        now = self._loop.time()
-        for client in list(self.open):
-            client.sweep(now, self.deadlines)
-        self.start()
-
-
-_NEVER = 1e7
-"""aiohttp's own idle timer, put far away: it knows nothing of heads that have begun."""
-
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -178,7 +63,9 @@ class Client(RequestHandler):
 
     __slots__ = (
         "_began",
+        "_chunked",
         "_clients",
+        "_deaf",
         "_flushed",
         "_flushed_at",
         "_head_bytes",
@@ -211,6 +98,10 @@ class Client(RequestHandler):
         self._flushed_at = 0.0
         self._uninvited = False
         """The client holds its body back until it is asked for it."""
+        self._chunked: StreamReader | None = None
+        """The chunked body that the parser read last, or still reads."""
+        self._deaf = False
+        """What the client says after the requests in hand is not listened to."""
         self.answer: ClientAnswer | None = None
         self.counted = False
         """Its request is among the `busy` ones."""
@@ -240,7 +131,13 @@ class Client(RequestHandler):
         if self._lingering:
             self._lingering = min(self._heard + LINGER, self._linger_end)
             return
+        if self._deaf:
+            return
+        if self._chunked is not None and self._chunked.is_eof() and not self._upgraded:
+            self._renew_parser()
+        known = len(self._messages)
         super().data_received(data)
+        self._distrust(known)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             if data:
@@ -250,6 +147,43 @@ class Client(RequestHandler):
         self._head_bytes = 0
         if self._messages and self._current_request is not None:
             self._look_for_a_bad_body(self._current_request.content)
+
+    def _renew_parser(self) -> None:
+        """aiohttp's parser gives the last field of a trailer to the request that comes next, which
+        behind a shared connection is somebody else's. So none reads on behind a chunked body."""
+        self._chunked = None
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
+
+    def _distrust(self, known: int) -> None:
+        """Drops requests that the parser read right behind a chunked body, before it could be
+        renewed: the connection ends with the answers to those before them."""
+        messages = self._messages
+        for place in range(known, len(messages)):
+            message, payload = messages[place]
+            if not isinstance(message, RawRequestMessage):
+                continue
+            if self._chunked is not None:
+                while len(messages) > place:
+                    messages.pop()
+                self._deaf = True
+                if not messages and self._current_request is None:
+                    self.close()
+                return
+            if message.chunked:
+                self._chunked = payload
+        # A full queue stops the parser with bytes in it, which would be lost with it.
+        full = len(messages) >= self._max_msg_queue_size
+        self._deaf = full and self._chunked is not None and self._chunked.is_eof()
 
     def _look_for_a_bad_body(self, content: StreamReader) -> None:
         """Something follows a body that has not ended: aiohttp's parser has given up in the middle
@@ -266,7 +200,7 @@ class Client(RequestHandler):
 
     @property
     def leaving(self) -> bool:
-        return self._clients.leaving or self._uninvited
+        return self._clients.leaving or self._uninvited or (self._deaf and not self._messages)
 
     def invite(self) -> None:
         if self._uninvited:
@@ -332,6 +266,8 @@ class Client(RequestHandler):
         answer = self.answer
         if answer is not None and answer.began and not answer.ended:
             answer.cut()
+        if answer is not None and self._deaf and not self._messages:
+            answer.close()
         if self._uninvited:
             # It was never asked for its body and is not going to send it; the answer said `close`.
             self._uninvited = False

@@ -24,7 +24,7 @@ from aiohttp import web
 from gateway.answer import ClientAnswer
 from gateway.config.settings import Settings
 from gateway.server import process
-from gateway.server.client import Clients
+from gateway.server.clients import Clients
 from gateway.server.door import require_c_parser
 from gateway.server.listeners import RECHECK, Certificate, Door, bind, discard, listen
 

@@ -1,0 +1,136 @@
+"""All connections of clients, and the requests in hand on them.
+
+One sweeper looks at every connection four times a second, so that none needs a timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, cast
+
+from aiohttp import web
+
+from gateway.answer import ClientAnswer
+from gateway.batch import Failure
+from gateway.config import settings
+from gateway.server import door
+from gateway.server.client import Client
+
+TICK = 0.25
+"""Seconds between two looks at the connections: how late a deadline may be."""
+_NEVER = 1e7
+"""aiohttp's own idle timer, put far away: it knows nothing of heads that have begun."""
+
+Handler = Callable[[web.BaseRequest], Awaitable[ClientAnswer]]
+Told = Callable[[int, str, str], None]
+"""Is told of a request that no handler sees: the status it got, why, and the client's address."""
+
+
+class Clients(web.Server):
+    """All connections of clients: makes them, sweeps them, hands their requests on."""
+
+    def __init__(
+        self, handler: Handler, deadlines: settings.Client, limit: int, malformed: Told
+    ) -> None:
+        # aiohttp takes for an answer whatever has the three things of `ClientAnswer`.
+        super().__init__(
+            cast(Any, self._serve),
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=_NEVER,
+            tcp_keepalive=True,
+            max_line_size=door.LINE,
+            max_field_size=door.FIELD,
+            max_headers=door.FIELDS,
+            read_bufsize=64 * 2**10,
+        )
+        self._handler = handler
+        self._malformed = malformed
+        self.deadlines = deadlines
+        self.limit = limit
+        self.open: set[Client] = set()
+        """Every connection whose socket is not closed yet."""
+        self.empty = asyncio.Event()
+        """Set while there is none."""
+        self.empty.set()
+        self.leaving = False
+        """Every answer from now on is its connection's last."""
+        self.busy = 0
+        """Requests in hand, without those that have no end of their own."""
+        self.quiet = asyncio.Event()
+        """Set while `busy` is 0."""
+        self.quiet.set()
+        self.refusals: Counter[str] = Counter()
+        """How often a request was refused before the app saw it, by slug."""
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> Client:
+        return Client(self, loop=self._loop, **self._kwargs)
+
+    def start(self) -> None:
+        self._sweeper = self._loop.call_later(TICK, self._sweep)
+
+    def entered(self, client: Client) -> None:
+        self.open.add(client)
+        self.empty.clear()
+
+    def left(self, client: Client) -> None:
+        self.open.discard(client)
+        if not self.open:
+            self.empty.set()
+
+    def refused(self, failure: Failure, client: Client) -> None:
+        self.refusals[failure.details] += 1
+        self._malformed(failure.code, failure.details, client.peer)
+
+    async def part(self, seconds: float) -> None:
+        """Closes every connection, by a cut where a request is in hand, else when flushed."""
+        clients = list(self.open)
+        for client in clients:
+            client.part()
+        handlers = [client._task_handler for client in clients if client._task_handler is not None]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.empty.wait()
+                await asyncio.gather(*handlers, return_exceptions=True)
+        for client in list(self.open):
+            client.cut()
+        self._stop()
+
+    async def _serve(self, request: web.BaseRequest) -> ClientAnswer:
+        client = cast(Client, request.protocol)
+        client.answer = None
+        client.counted = True
+        self.busy += 1
+        self.quiet.clear()
+        try:
+            refusal = door.objection(request)
+            if refusal is not None:
+                return client.refuse(request, refusal)
+            client.expect(request)
+            return await self._handler(request)
+        finally:
+            self.done(client)
+            client.served(request)
+
+    def done(self, client: Client) -> None:
+        """A drain need not wait for this client's request any more."""
+        if client.counted:
+            client.counted = False
+            self.busy -= 1
+            if not self.busy:
+                self.quiet.set()
+
+    def _stop(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for client in list(self.open):
+            client.sweep(now, self.deadlines)
+        self.start()
