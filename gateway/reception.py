@@ -125,6 +125,7 @@ class Desk:
             rules=rules,
             idempotency_key=headers.idempotency_key(outer.headers),
             trace=trace,
+            width=self.batch.width,
         )
 
 

@@ -28,6 +28,7 @@ from gateway.batch import (
     Outcome,
     Paging,
     Recipe,
+    Recurse,
     Reply,
     Scope,
     Step,
@@ -36,7 +37,8 @@ from gateway.batch import (
     failed,
 )
 from gateway.errors import BadTarget, Unresolved
-from gateway.target import normalise, segment
+from gateway.planning import pages
+from gateway.target import normalise
 from gateway.templates import values
 
 Work = Call | Evaluate
@@ -52,6 +54,8 @@ class Context:
     rules: HeaderRules
     idempotency_key: str | None = None
     trace: Trace | None = None
+    width: int = 8
+    """How many runs of one step may be under way: the others are not made before their turn."""
 
 
 class Kept(msgspec.Struct):
@@ -169,6 +173,7 @@ class Expansion:
         self._scope = scope
         self._full = full
         self._runs: list[_Run] = []
+        self._begun = 0
         self._ended = 0
         self._turn = 0
         self._replies = 0
@@ -191,15 +196,15 @@ class Expansion:
             _Run(str(number), number * _PAGES, scope, self._target)
             for number, scope in enumerate(scopes)
         ]
-        return [work for run in self._runs for work in self._advance(run)]
+        return self._begin_more([])
 
     def took(self, work: Work, reply: Reply) -> Sequence[Work]:
         """This was done; what is to be done next."""
         run: _Run = work.tag
         if isinstance(work, Evaluate):
-            return self._evaluated(run, reply)
+            return self._begin_more(self._evaluated(run, reply))
         self._replies += 1
-        return self._answered(run, reply)
+        return self._begin_more(self._answered(run, reply))
 
     def deliver(self) -> Iterator[Reply]:
         """Replies that are next in the step's order and were not handed on yet."""
@@ -246,7 +251,34 @@ class Expansion:
                 break
         return scopes
 
-    def _advance(self, run: _Run) -> Sequence[Work]:
+    def _begin_more(self, works: list[Work]) -> list[Work]:
+        """Adds what the runs want that can begin now."""
+        while True:
+            while self._begun < len(self._runs) and self._begun - self._ended < self._context.width:
+                self._begun += 1
+                works += self._advance(self._runs[self._begun - 1])
+            if self._recipe.recurse is None or not self._next_generation(self._recipe.recurse):
+                return works
+
+    def _next_generation(self, recurse: Recurse) -> bool:
+        """The runs that those of the last generation begot, once all of these are over: so how
+        many there may be, and their order, does not hang on which reply came first."""
+        if self._ended < len(self._runs):
+            return False
+        heirs = [
+            _Run(f"{run.label}-{number}", run.place, scope, recurse.target)
+            for run in self._runs
+            for number, scope in enumerate(run.heirs)
+        ]
+        for run in self._runs:
+            run.heirs = []
+        if len(self._runs) + len(heirs) > self._recipe.most_runs:
+            heirs = []
+            self._fail(self._runs[-1], failed(self._too_many()))
+        self._runs += heirs
+        return bool(heirs)
+
+    def _advance(self, run: _Run) -> list[Work]:
         """The next thing a run needs."""
         try:
             if run.worked_out < len(self._recipe.expressions):
@@ -280,7 +312,7 @@ class Expansion:
 
     # --- what comes back -------------------------------------------------------------------------
 
-    def _evaluated(self, run: _Run, reply: Reply) -> Sequence[Work]:
+    def _evaluated(self, run: _Run, reply: Reply) -> list[Work]:
         if reply.failed:
             self._fail(run, reply)
             return self._end(run)
@@ -292,13 +324,13 @@ class Expansion:
         run.scope = {**run.scope, name: (reply.body,)}
         return self._advance(run)
 
-    def _made(self, run: _Run, reply: Reply) -> Sequence[Work]:
+    def _made(self, run: _Run, reply: Reply) -> list[Work]:
         """A run that sends nothing: what was worked out is its result."""
         self._keep(run, reply)
         self._give(run, reply)
         return self._end(run)
 
-    def _answered(self, run: _Run, reply: Reply) -> Sequence[Work]:
+    def _answered(self, run: _Run, reply: Reply) -> list[Work]:
         if reply.failure is None:
             self._keep(run, reply)
         if reply.failed:
@@ -309,7 +341,7 @@ class Expansion:
         self._give(run, reply)
         return self._end(run)
 
-    def _paged(self, run: _Run, reply: Reply, paging: Paging) -> Sequence[Work]:
+    def _paged(self, run: _Run, reply: Reply, paging: Paging) -> list[Work]:
         page = values.document(reply.body)
         if page is None:
             self._let_go += reply.held
@@ -317,11 +349,11 @@ class Expansion:
         self._give(run, reply)
         self._beget(run, reply)
         run.pages += 1
-        records, cursor = _read(page, paging)
+        records, cursor = pages.read(page, paging)
         run.records += records
         return self._next_page(run, cursor, paging) if cursor else self._end(run)
 
-    def _next_page(self, run: _Run, cursor: str, paging: Paging) -> Sequence[Work]:
+    def _next_page(self, run: _Run, cursor: str, paging: Paging) -> list[Work]:
         """1 the list goes round in circles, 2 and 3 it is too long, 4 its next page."""
         if cursor == run.cursor:
             return self._halt(run, 502, "cursor_repeats", "a page names itself as the next one")
@@ -331,7 +363,7 @@ class Expansion:
             return self._halt(run, 413, "too_many_records", f"stopped after {run.records} records")
         run.cursor = cursor
         try:
-            target = normalise(_with(run.target, paging.parameter, cursor))
+            target = normalise(pages.following(run.target, paging, cursor))
         except BadTarget as bad:
             return self._stop(run, _misled(self._where, bad))
         return [self._call(run, target, run.pages)]
@@ -358,41 +390,28 @@ class Expansion:
         self._failed = True
         run.replies.append(reply)
 
-    def _stop(self, run: _Run, failure: Failure) -> Sequence[Work]:
+    def _stop(self, run: _Run, failure: Failure) -> list[Work]:
         """A run that cannot go on, and a result that says why."""
         self._fail(run, failed(failure))
         return self._end(run)
 
-    def _never(self, failure: Failure) -> Sequence[Work]:
+    def _never(self, failure: Failure) -> list[Work]:
         """Not one run can begin."""
         self._runs = [_Run("0", 0, self._scope, self._target)]
+        self._begun = 1
         return self._stop(self._runs[0], failure)
 
-    def _halt(self, run: _Run, status: int, slug: str, what: str) -> Sequence[Work]:
+    def _halt(self, run: _Run, status: int, slug: str, what: str) -> list[Work]:
         message = f"{self._where}: {what}"
         failure = Failure("proxy_internal_response", slug, True, status, message)
         return self._stop(run, failure)
 
-    def _end(self, run: _Run) -> Sequence[Work]:
-        """A run is over. The last of a generation lets the next begin, so that how many there may
-        be, and their order, does not hang on which reply came first."""
+    def _end(self, run: _Run) -> list[Work]:
+        """Nothing more is wanted for a run, and nothing of it is needed but what it gave."""
         run.done = True
+        run.body, run.scope = None, {}
         self._ended += 1
-        if self._ended < len(self._runs) or self._recipe.recurse is None:
-            return ()
-        target = self._recipe.recurse.target
-        heirs = [
-            _Run(f"{run.label}-{number}", run.place, scope, target)
-            for run in self._runs
-            for number, scope in enumerate(run.heirs)
-        ]
-        if len(self._runs) + len(heirs) > self._recipe.most_runs:
-            heirs = []
-            self._fail(self._runs[-1], failed(self._too_many()))
-        for parent in self._runs:
-            parent.heirs = []
-        self._runs += heirs
-        return [work for heir in heirs for work in self._advance(heir)]
+        return []
 
     def _too_many(self) -> Failure:
         message = f"{self._where}: more than {self._recipe.most_runs} runs"
@@ -407,32 +426,6 @@ class Expansion:
             run.kept.extend(values)
         else:
             run.kept.clear()
-
-
-# --- pages ---------------------------------------------------------------------------------------
-
-
-def _read(page: bytes, paging: Paging) -> tuple[int, str]:
-    """How many records a page has, and the cursor of the next one; empty: it was the last."""
-    if values.kind(page) == "array":
-        return len(values.items(page)), ""
-    if values.kind(page) != "object":
-        return 0, ""
-    members = values.members(page)
-    records = values.within(members, paging.records)
-    cursor = values.within(members, paging.cursor)
-    several = records is not None and values.kind(records) == "array"
-    return (
-        len(values.items(records)) if several and records is not None else 0,
-        values.text(cursor) if cursor and values.kind(cursor) in ("string", "number") else "",
-    )
-
-
-def _with(target: str, name: str, value: str) -> str:
-    """The target with this query parameter, and no other of its name."""
-    path, _, query = target.partition("?")
-    others = [pair for pair in query.split("&") if pair and pair.partition("=")[0] != name]
-    return f"{path}?{'&'.join([*others, f'{name}={segment(value)}'])}"
 
 
 # --- results made here ---------------------------------------------------------------------------

@@ -56,23 +56,21 @@ def results(text: str) -> list[str | Hole]:
     parts: list[str | Hole] = []
     end = 0
     while (start := text.find(_OPEN, end)) >= 0:
-        colon = text.find(":", start)
-        close = _close(text, colon + 1) if colon >= 0 else -1
-        if close < 0:
+        name = _NAME.match(text, start + len(_OPEN))
+        path = _PATH.match(text, name.end()) if name else None
+        if name is None or path is None:
             raise Unresolved("a reference has no end")
-        parts += (text[end:start], Hole(text[start + len(_OPEN) : colon], text[colon + 1 : close]))
-        end = close + 1
+        parts += (text[end:start], Hole(name[1] or name[2] or "", path[1]))
+        end = path.end()
     return [*parts, text[end:]]
 
 
-_UNTIL = re.compile(r"""[^}"']*+(?:"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|[^}"']++)*+\}""", re.S)
+_NAME = re.compile(r"([^}]*?):(?=\$)|([^:}]*+):")
+"""Up to the colon before the JSONPath's `$`, since a name may hold one; else up to the first."""
+_PATH = re.compile(
+    r"""([^}"']*+(?:"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|[^}"']++)*+)\}""", re.DOTALL
+)
 """Up to the brace that closes; braces in the quotes of a JSONPath do not."""
-
-
-def _close(text: str, start: int) -> int:
-    found = _UNTIL.match(text, start)
-    return found.end() - 1 if found else -1
-
 
 _PROPERTY = re.compile(r"\{([A-Za-z_][\w-]*+)(?:\.([A-Za-z_][\w-]*+))?\}", re.ASCII)
 

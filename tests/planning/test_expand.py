@@ -208,6 +208,34 @@ def test_each_element_is_a_run_and_replies_are_handed_on_in_their_order() -> Non
     assert expansion.outcome() == Outcome(failed=False, replies=3)
 
 
+def test_runs_are_not_made_before_their_turn() -> None:
+    """A thousand bodies at once would be a thousand times the memory of one."""
+    filled: list[str] = []
+
+    class Noted(Fill, frozen=True):
+        def fill(self, scope: Scope) -> str:
+            filled.append(super().fill(scope))
+            return filled[-1]
+
+    of = step(target=Noted("/{a}"), recipe=Recipe(loops=(Each("a"),)))
+    context = Context("b", (), RULES, width=2)
+    expansion, works = begun(of, context, a=[str(n) for n in range(5)])
+    assert filled == ["/0", "/1"]
+    assert targets(expansion.took(works[1], GONE)) == ["/2"]
+    works = [works[0], *works[2:]]
+    assert targets(expansion.took(works[0], GONE)) == ["/3"]
+    assert filled == ["/0", "/1", "/2", "/3"]
+
+
+def test_runs_that_end_at_once_make_room_for_others() -> None:
+    of = step(target=Fill("{a}"), recipe=Recipe(loops=(Each("a"),)))
+    texts = ["not/rooted"] * 500 + ["/ok"]
+    expansion, works = begun(of, Context("b", (), RULES, width=1), a=texts)
+    assert targets(works) == ["/ok"]
+    assert not expansion.took(works[0], Reply(200, body=b"1"))
+    assert handed(expansion) == ["not_rooted"] * 500 + ["1"]
+
+
 def test_loops_multiply() -> None:
     recipe = Recipe(loops=(Each("a"), Each("b")))
     _, works = begun(step(target=Fill("/{b}"), recipe=recipe), a=["1", "2"], b=["x", "y"])

@@ -62,6 +62,8 @@ def body(text: str, document: bytes) -> str:
         ("/plain", ["/plain"]),
         ("/a/${result=x:$.id}/b", ["/a/", Hole("x", "$.id"), "/b"]),
         ("${result=x y:$['a}b'].c}", ["", Hole("x y", "$['a}b'].c"), ""]),
+        ("${result=a:b:$.id}", ["", Hole("a:b", "$.id"), ""]),
+        ("${result=a:id}${result=b:$}", ["", Hole("a", "id"), "", Hole("b", "$"), ""]),
         ('${result=x:$["q\\"}"]}', ["", Hole("x", '$["q\\"}"]'), ""]),
         ("${result=x:$}${result=y:$}", ["", Hole("x", "$"), "", Hole("y", "$"), ""]),
         ("${other=x:$.id} ${", ["${other=x:$.id} ${"]),

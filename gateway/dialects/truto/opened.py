@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from urllib.parse import unquote
 
 from msgspec import Raw, UnsetType
 
@@ -35,7 +36,7 @@ from gateway.errors import BadTarget, Refused, Unresolved
 from gateway.target import normalise
 from gateway.templates import trees, values
 from gateway.templates.placeholders import Text, parts
-from gateway.templates.scope import BadPlaceholder, Path, Way, path
+from gateway.templates.scope import BadPlaceholder, Layer, Path, Way, path
 
 _NO_QUERY = trees.Object(())
 
@@ -175,8 +176,9 @@ class Opened:
         node = self._node
         base, rest = self._ground.path(node.key), node.action.rest
         shown = "" if id is None else f"/{node.wish.id}"
+        asked = "=query" if query is None else unquote("&".join(trees.query(_unfilled(query))))
         return Target(
-            text=f"{base}{shown}{rest}",
+            text=f"{base}{shown}{rest}?{asked}" if asked else f"{base}{shown}{rest}",
             where=node.where,
             args=self._ground.args,
             path=base,
@@ -240,6 +242,11 @@ class Opened:
             message = f"{self._node.where}: runs over the records of two parents"
             raise Refused("bad_reference", message)
         return over
+
+
+def _unfilled(query: trees.Template) -> trees.Filled:
+    """Nothing is found in an empty scope, so placeholders stay as they are."""
+    return trees.fill(query, Layer())
 
 
 def _ways(template: trees.Template | Text | str | None) -> Iterator[Way]:

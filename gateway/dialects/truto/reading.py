@@ -23,7 +23,9 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     body = bodies.document(bulk.body, BatchRequest, max_depth=bulk.max_depth)
     if not body.integrated_account_id:
         raise Refused("missing_parameter", "integrated_account_id: missing")
-    wishes = body.resources or []
+    if body.resources is None:
+        raise Refused("missing_parameter", "resources: missing")
+    wishes = body.resources
     if len(wishes) > bulk.max_subrequests:
         message = f"resources: more than {bulk.max_subrequests} nodes"
         raise Refused("too_many_subrequests", message)
