@@ -180,6 +180,25 @@ async def test_a_compressed_body_reaches_the_handler_as_it_is() -> None:
         assert (await client.answer())[1] == b"POST / abc"
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_trailer_never_becomes_a_field_of_the_next_request(at_once: bool) -> None:
+    async def handle(request: web.BaseRequest) -> ClientAnswer:
+        await request.content.read()
+        return ClientAnswer(request, 200).finish(request.headers.get("X-Admin", "none").encode())
+
+    first = get("/", "Transfer-Encoding: chunked", method="POST") + b"0\r\nX-Admin: yes\r\n\r\n"
+    async with house(handle) as gateway, raw(gateway.address) as client:
+        client.send(first + get() if at_once else first)
+        head, admin = await client.answer()
+        assert admin == b"none"
+        if at_once:
+            assert b"\r\nConnection: close\r\n" in head, "the next request was not even read"
+            assert await client.rest() == b""
+        else:
+            client.send(get())
+            assert (await client.answer())[1] == b"none"
+
+
 async def test_aiohttp_runs_on_its_c_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     door.require_c_parser()
     monkeypatch.setattr(door.aiohttp.http, "HttpRequestParser", type("Slow", (), {}))
