@@ -53,11 +53,27 @@ class Placeholder(msgspec.Struct, frozen=True):
 Parts = tuple[str | Placeholder, ...]
 
 
-def parts(text: str) -> Parts:
+class Meter:
+    """How much of one batch's placeholders is still read: each step of a path costs something
+    when it is read, and again in every run."""
+
+    __slots__ = ("_left", "_most")
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._left = self._most = most
+
+    def read(self, inside: str) -> None:
+        self._left -= 1 + sum(map(inside.count, ("|", " ", ".")))
+        if self._left < 0:
+            raise BadPlaceholder(f"more than {self._most} steps in all placeholders together")
+
+
+def parts(text: str, meter: Meter) -> Parts:
     """A text as what stands between placeholders, and these. Raises BadPlaceholder."""
     found: list[str | Placeholder] = []
     end = 0
     for match in _PLACEHOLDER.finditer(text):
+        meter.read(match[1])
         found += (text[end : match.start()], _placeholder(match[0], match[1]))
         end = match.end()
     return (*found, text[end:])

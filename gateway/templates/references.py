@@ -49,6 +49,8 @@ Parts = tuple[str | Reference, ...]
 # --- finding them --------------------------------------------------------------------------------
 
 _OPEN = "${result="
+MOST = 1000
+"""References in one text."""
 
 
 def results(text: str) -> list[str | Hole]:
@@ -62,7 +64,13 @@ def results(text: str) -> list[str | Hole]:
             raise Unresolved("a reference has no end")
         parts += (text[end:start], Hole(name[1] or name[2] or "", path[1]))
         end = path.end()
+        _bound(parts)
     return [*parts, text[end:]]
+
+
+def _bound(parts: list[str | Hole]) -> None:
+    if len(parts) > 2 * MOST:
+        raise Unresolved(f"more than {MOST} references in one text")
 
 
 _NAME = re.compile(r"([^}]*?):(?=\$)|([^:}]*+):")
@@ -84,6 +92,7 @@ def properties(text: str) -> list[str | Hole]:
         hole = Hole(first, second) if second else Hole("", first)
         parts += (text[end : found.start()], hole)
         end = found.end()
+        _bound(parts)
     return [*parts, text[end:]]
 
 
@@ -91,9 +100,8 @@ _STRING = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?', re.DOTALL)
 """A string of a JSON text; the second group tells a key."""
 
 
-def strings(body: bytes, scan: Scan) -> list[bytes | list[str | Hole]]:
+def strings(body: bytes, scan: Scan) -> Iterator[bytes | list[str | Hole]]:
     """A JSON text as bytes to be copied, and strings with references in them."""
-    pieces: list[bytes | list[str | Hole]] = []
     end = 0
     for found in _STRING.finditer(body):
         token, is_key = found.groups()
@@ -101,9 +109,10 @@ def strings(body: bytes, scan: Scan) -> list[bytes | list[str | Hole]]:
             continue
         parts = scan(values.text(token))
         if len(parts) > 1:
-            pieces += (body[end : found.start()], parts)
+            yield body[end : found.start()]
+            yield parts
             end = found.end()
-    return [*pieces, body[end:]]
+    yield body[end:]
 
 
 # --- putting values in ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import msgspec
 from gateway.errors import Unresolved
 from gateway.target import segment
 from gateway.templates import values
-from gateway.templates.placeholders import Placeholder, Text, parts
+from gateway.templates.placeholders import Meter, Placeholder, Text, parts
 from gateway.templates.scope import Layer
 
 Filled = bytes | dict[str, "Filled"] | list["Filled"] | None
@@ -35,21 +35,20 @@ def may_be_open(raw: bytes) -> bool:
     return b"{{" in raw or b"\\u" in raw or MERGE.encode() in raw
 
 
-def template(value: values.Value) -> Template:
+def template(value: values.Value, meter: Meter) -> Template:
     """Raises BadPlaceholder."""
     raw = bytes(value)
     if not may_be_open(raw):
         return raw
     match values.kind(raw):
         case "string":
-            found = parts(values.text(raw))
+            found = parts(values.text(raw), meter)
             return Text(found) if len(found) > 1 else raw
         case "array":
-            return Array(tuple(map(template, values.items(raw))))
+            return Array(tuple([template(item, meter) for item in values.items(raw)]))
         case "object":
-            return Object(
-                tuple((name, template(inner)) for name, inner in values.members(raw).items())
-            )
+            members = values.members(raw).items()
+            return Object(tuple([(name, template(inner, meter)) for name, inner in members]))
     return raw
 
 

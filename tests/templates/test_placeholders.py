@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.templates import trees
+from gateway.templates.placeholders import Meter, parts
 from gateway.templates.scope import BadPlaceholder, Layer
 from gateway.templates.values import Node
 
@@ -21,7 +22,7 @@ LOST = object()
 
 
 def replaced(template: Any, scope: Layer) -> Any:
-    filled = trees.fill(trees.template(json.dumps(template).encode()), scope)
+    filled = trees.fill(trees.template(json.dumps(template).encode(), Meter()), scope)
     return LOST if filled is None else json.loads(trees.encode(filled))
 
 
@@ -64,7 +65,9 @@ def test_templates_give_what_npm_gives() -> None:
 def filled(template: Any, context: str) -> str:
     """JSON in, JSON out, to the byte."""
     scope = Layer(Node(context.encode()))
-    return trees.encode(trees.fill(trees.template(json.dumps(template).encode()), scope)).decode()
+    return trees.encode(
+        trees.fill(trees.template(json.dumps(template).encode(), Meter()), scope)
+    ).decode()
 
 
 def test_what_is_put_in_is_not_scanned_again() -> None:
@@ -116,8 +119,16 @@ def test_numbers_stay_as_they_are_written(template: str, context: str, expected:
 def test_a_mistake_is_found_before_anything_runs(template: str, what: str) -> None:
     """npm throws when the value turns up, or guesses."""
     with pytest.raises(BadPlaceholder) as caught:
-        trees.template(json.dumps(template).encode())
+        trees.template(json.dumps(template).encode(), Meter())
     assert caught.value.what == what
+
+
+@pytest.mark.parametrize("one", ["{{a}}", "{{a|b}}", "{{a.b.c}}", "{{a b c}}"])
+def test_only_so_much_of_a_batchs_placeholders_is_read(one: str) -> None:
+    """What is read once is looked up in every run."""
+    assert parts(one * 30, Meter(100))
+    with pytest.raises(BadPlaceholder, match="more than 100 steps"):
+        parts(one * 101, Meter(100))
 
 
 # --- queries --------------------------------------------------------------------------------------
@@ -138,7 +149,7 @@ def test_a_mistake_is_found_before_anything_runs(template: str, what: str) -> No
 )
 def test_a_query_is_written_as_the_vendors_sdk_writes_it(template: Any, expected: str) -> None:
     scope = Layer(Node(b'{"ids": [1, 2], "big": 9223372036854775808}'))
-    tree = trees.fill(trees.template(json.dumps(template).encode()), scope)
+    tree = trees.fill(trees.template(json.dumps(template).encode(), Meter()), scope)
     assert "&".join(trees.query(tree)) == expected
 
 
@@ -151,6 +162,6 @@ def test_a_name_in_a_document_can_mean_something_else_for_a_while() -> None:
     run = Layer()
     run.bind(["args"], Node(b'{"ids": [1, 2], "other": "o"}'))
     run.bind(["args", "ids"], Node(b"2"))
-    template = trees.template(b'"{{args.ids}} {{args.other}}"')
+    template = trees.template(b'"{{args.ids}} {{args.other}}"', Meter())
     assert trees.fill(template, scope) == b'"1,2 o"'
     assert trees.fill(template, run) == b'"2 o"'

@@ -13,11 +13,13 @@ from gateway.errors import Unresolved
 from gateway.templates import references
 from gateway.templates.jsonpath import parse
 from gateway.templates.references import (
+    MOST,
     BodyTemplate,
     Hole,
     Matches,
     PathTemplate,
     Reference,
+    Scan,
     properties,
     results,
     strings,
@@ -89,6 +91,13 @@ def test_a_reference_without_an_end_is_unresolved(text: str) -> None:
 )
 def test_the_older_form_names_a_property(text: str, parts: list[str | Hole]) -> None:
     assert properties(text) == parts
+
+
+@pytest.mark.parametrize(("scan", "one"), [(results, "${result=a:$}"), (properties, "{a}")])
+def test_a_text_of_very_many_references_is_not_read_to_its_end(scan: Scan, one: str) -> None:
+    assert len(scan(one * MOST)) == 2 * MOST + 1
+    with pytest.raises(Unresolved, match="more than 1000"):
+        scan(one * (MOST + 1))
 
 
 @given(st.text("${result=x:.}'\"\\ab", max_size=60))

@@ -20,6 +20,7 @@ from gateway.dialects.truto.holes import Arguments, Kind, Names, Records
 from gateway.errors import BadTarget, Refused, Unresolved
 from gateway.target import normalise, segment
 from gateway.templates import trees, values
+from gateway.templates.placeholders import Meter
 from gateway.templates.scope import Way
 
 # --- what the nodes of a batch share -------------------------------------------------------------
@@ -60,6 +61,7 @@ class Ground:
         self.args = args
         self.account = account
         """The last parameter of every query; empty: none."""
+        self.meter = Meter()
         self.paging = Paging(
             cursor=shape.cursor,
             parameter=shape.cursor_parameter,

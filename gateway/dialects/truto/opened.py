@@ -114,14 +114,14 @@ class Opened:
         if given is None or isinstance(given, int):
             return None if given is None else str(given)
         try:
-            found = parts(given)
+            found = parts(given, self._ground.meter)
         except BadPlaceholder as bad:
             raise self._bad(member, bad) from None
         return Text(found) if len(found) > 1 else given
 
     def _template(self, given: bytes, member: str) -> trees.Template:
         try:
-            return trees.template(given)
+            return trees.template(given, self._ground.meter)
         except BadPlaceholder as bad:
             raise self._bad(member, bad) from None
 
