@@ -14,7 +14,7 @@ import aiohttp.http
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from gateway import headers
+from gateway import headers, target
 from gateway.batch import Failure
 
 LINE = 16 * 2**10
@@ -41,6 +41,7 @@ BAD_METHOD = _refused(405, "bad_method", "CONNECT and TRACE are not served")
 BAD_CODING = _refused(501, "bad_transfer_coding", "the only transfer coding served is chunked")
 LEGACY_CODING = _refused(400, "bad_transfer_coding", "HTTP/1.0 has no transfer codings")
 BAD_TARGET = _refused(400, "bad_target", "a fragment is no part of a request's target")
+BAD_AUTHORITY = _refused(400, "bad_target", "expected a path, or http:// and one host before it")
 UNKNOWN_METHOD = _refused(501, "unknown_method", "no such method")
 BAD_HOST = _refused(400, "bad_host", "expected one Host field with a valid name")
 BAD_EXPECTATION = _refused(417, "bad_expectation", "expected 100-continue")
@@ -59,6 +60,8 @@ def objection(request: web.BaseRequest) -> Failure | None:
         return BAD_METHOD
     if "#" in request.raw_path:
         return BAD_TARGET
+    if request.raw_path[0] not in "/*" and not target.rooted(request.raw_path).startswith("/"):
+        return BAD_AUTHORITY
     host = fields.get("Host")
     if not _host_is_valid(host) if host is not None else request.version != (1, 0):
         return BAD_HOST
