@@ -8,6 +8,7 @@ than once is a `Node`, which decodes each level once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -80,6 +81,28 @@ def within(members: Mapping[str, Value], path: Sequence[str]) -> Value | None:
     """`at`, of an object whose members are at hand."""
     found = members.get(path[0])
     return found if found is None or len(path) == 1 else at(found, path[1:])
+
+
+_MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+
+
+def more_than(array: Value, most: int) -> bool:
+    """Whether an array has more elements than that, found out without making any."""
+    text = bytes(array)
+    if text.count(b",") < most:
+        return False
+    depth, commas = 0, 0
+    for mark in _MARKS.finditer(text):
+        first = mark[0][:1]
+        if first in b"[{":
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+        elif first == b"," and depth == 1:
+            commas += 1
+            if commas == most:
+                return True
+    return False
 
 
 class Node:

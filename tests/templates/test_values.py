@@ -48,3 +48,13 @@ def test_a_member_of_a_member_is_found_by_its_names() -> None:
     assert values.at(document, ("meta", "none")) is None
     assert values.at(document, ("list", "0")) is None
     assert values.at(document, ("none", "next")) is None
+
+
+@given(st.lists(documents, max_size=12), st.integers(1, 12))
+def test_elements_are_counted_without_making_them(array: list[object], most: int) -> None:
+    assert values.more_than(json.dumps(array).encode(), most) == (len(array) > most)
+
+
+def test_a_million_elements_are_not_counted_to_the_end() -> None:
+    array = b"[" + b"1," * 1_000_000
+    assert values.more_than(array, 1000)  # no bracket closes it: nobody has looked

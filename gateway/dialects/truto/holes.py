@@ -194,12 +194,15 @@ class EachElement(msgspec.Struct, frozen=True):
     args: Arguments
     ways: tuple[Path, ...]
     """The first that leads anywhere."""
+    most: int
 
     def scopes(self, scope: Scope) -> Iterator[Scope]:
         layer = self.args.layer(scope)
         for path in self.ways:
             found = path.find(layer)
             if found is not None and found.kind != "null":
+                if found.kind == "array" and values.more_than(found.value, self.most):
+                    raise Unresolved(f"{self.where}.loop_on: more than {self.most} elements")
                 yield from self._runs(scope, path, found)
                 return
         raise Unresolved(f"{self.where}.loop_on: finds nothing")

@@ -222,8 +222,8 @@ class Opened:
             loops.append(EachRecord(over[0].paths, tuple(node.where for node in over)))
         if loop is not None and not any(loop.ways[0] in node.paths for node in over):
             ways_in = (Path((("args", *loop.ways[0]),)), loop)
-            text = self._node.wish.loop_on or ""
-            loops.append(EachElement(text, self._node.where, self._ground.args, ways_in))
+            text, most = self._node.wish.loop_on or "", self._ground.shape.most_runs
+            loops.append(EachElement(text, self._node.where, self._ground.args, ways_in, most))
         return tuple(loops)
 
     def _loop_path(self) -> Path | None:
