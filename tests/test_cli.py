@@ -58,9 +58,7 @@ def test_every_command_says_in_one_line_what_it_does(run: Callable[..., Output])
         assert command.get_short_help_str(70).endswith(".")
 
 
-@pytest.mark.parametrize(
-    "name", ["run", "demo", "check", "settings", "schema", "dialects", "health"]
-)
+@pytest.mark.parametrize("name", cli.commands)
 def test_every_command_has_help_of_its_own(name: str, run: Callable[..., Output]) -> None:
     status, out, err = run(name, "--help")
     assert (status, err) == (0, "")
@@ -228,6 +226,126 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     command = f"{sys.executable} -m gateway settings | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- explain -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> str:
+    """A bulk call: a parent whose child reads its result, and a sibling that is not allowed."""
+    child = {"path": "/things/${result=made:$.id}", "headers": {"token": "t2", "X-Own": "1"}}
+    first = {"path": "/things", "method": "POST", "name": "made", "body": {"n": 1}}
+    requests = [{**first, "requests": [child]}, {"path": "/admin/all?apiKey=secret"}]
+    path = tmp_path / "call.json"
+    path.write_text(json.dumps({"requests": requests}))
+    return str(path)
+
+
+@pytest.fixture
+def denying(tmp_path: Path) -> str:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("paths: {deny: [/admin/**]}\n")
+    return str(path)
+
+
+def test_explain_shows_a_plan_as_a_tree_with_what_each_call_waits_for(
+    run: Callable[..., Output], call: str, denying: str
+) -> None:
+    fields = ("-H", "Host: crm.example", "-H", "Authorization: Bearer t1")
+    status, out, err = run("explain", call, "--dialect", "agendize", "-c", denying, *fields)
+    plan, common, limits = out.split("\n\n", 1)[1].split("\n\n")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[:2] == [
+        "agendize  as if sent to POST /api/2.3/batch",
+        "3 subrequests, 2 to send, in 2 waves of at most 8. Nothing was sent.",
+    ]
+    assert plan.splitlines() == [
+        "  wave  #  call",
+        "     1  0  POST   /things",
+        "             named made",
+        "             body of 8 bytes, application/json",
+        "     2  1  └ GET    /things/${result=made:$.id}",
+        "               reads the result of 0, made",
+        "               token: ***",
+        "               X-Own: 1",
+        "               without Authorization",
+        "     -  2  GET    /admin/all?apiKey=***",
+        "             not sent: the path is not allowed here (403 path_denied)",
+        "             after 0",
+    ]
+    assert "  Authorization      Bearer ***" in common.splitlines()
+    assert "  Host               crm.example" in common.splitlines()
+    assert "t1" not in out
+    assert "  limits.subrequests          100 " in limits
+
+
+def test_explain_as_json_is_what_the_operators_listener_says(
+    run: Callable[..., Output], call: str
+) -> None:
+    status, out, _ = run("explain", call, "--dialect", "agendize", "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert document["waves"] == [[0], [1, 2]]
+    assert document["subrequests"][1]["reads"] == {"made": 0}
+
+
+def test_explain_reads_the_call_from_a_pipe_too(call: str) -> None:
+    command = [sys.executable, "-m", "gateway", "explain", "-", "--dialect", "agendize"]
+    done = subprocess.run(
+        command, input=Path(call).read_text(), capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "POST   /things" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "dialect", "more", "status", "message"),
+    [
+        (
+            {"requests": [{}]},
+            "agendize",
+            (),
+            1,
+            "no plan: requests[0].path: missing",
+        ),
+        (
+            {},
+            "agendise",
+            (),
+            2,
+            "the endpoints speak agendize, guidewire, sugarcrm, truto; did you mean `agendize`?",
+        ),
+        (
+            {},
+            "agendize",
+            ("--path", "/x"),
+            1,
+            "no plan: path: no endpoint of this dialect takes it",
+        ),
+    ],
+)
+def test_a_call_that_cannot_be_explained_is_one_line(
+    body: object,
+    dialect: str,
+    more: tuple[str, ...],
+    status: int,
+    message: str,
+    run: Callable[..., Output],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "call.json"
+    path.write_text(json.dumps(body))
+    answered = run("explain", str(path), "--dialect", dialect, *more)
+    assert answered == (status, "", f"bulk-gateway: {message}\n")
+
+
+def test_a_file_that_is_not_there_is_one_line_and_status_2(run: Callable[..., Output]) -> None:
+    status, out, err = run("explain", "/none.json", "--dialect", "sugarcrm")
+    assert (status, out) == (2, "")
+    assert err == (
+        "bulk-gateway: Invalid value for 'FILE': '/none.json': No such file or directory\n"
+    )
 
 
 # --- health --------------------------------------------------------------------------------------

@@ -10,10 +10,21 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ConfigErrors, Endpoint, Listener, Settings, load, parse
+from gateway.config import (
+    Batch,
+    ConfigErrors,
+    Endpoint,
+    Listener,
+    Settings,
+    Upstream,
+    load,
+    parse,
+)
+from gateway.config.limits import Limit, in_force, of_endpoint
 from gateway.config.manual import example, rows
 from gateway.config.notations import Duration, Share, Size
 from gateway.config.schema import schema
+from gateway.dialects import create
 
 ROOT = Path(__file__).parent.parent
 BAD = ROOT / "tests" / "testdata" / "config"
@@ -297,3 +308,37 @@ def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         settings.workers = 2  # type: ignore[misc]  # that is the point
     assert replace(settings, workers=2).workers == 2
+
+
+def test_every_bound_of_the_settings_is_a_limit_in_force_and_null_is_none() -> None:
+    found = in_force(parse("shed: {memory: 1GiB}\nlimits: {batch_time: 500ms}\n"))
+    declared = {row.name for row in rows() if row.name.startswith(("limits.", "client.", "drain."))}
+    assert declared <= found.keys()
+    assert found["limits.batch_time"] == Limit(
+        0.5, "seconds", "500ms", "a whole bulk call; unfinished subrequests become 504"
+    )
+    assert found["shed.memory"].value == 2**30
+    assert not [name for name in found if name.startswith(("shed.lag", "rate_limit."))]
+
+
+def test_an_endpoints_own_limits_are_its_batch_and_its_dialects_bounds() -> None:
+    found = of_endpoint(Batch(width=3), create("truto", {"max_pages": 9}))
+    assert (found["batch.width"].value, found["max_pages"].value) == (3, 9)
+    assert found["max_kept_bytes"].unit == "bytes"
+    assert "update" not in found
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("http://crm:80", "crm"),
+        ("https://crm", "crm"),
+        ("https://crm:80", "crm:80"),
+        ("http://[::1]:8000", "[::1]:8000"),
+        ("unix:/run/crm.sock", "localhost"),
+    ],
+)
+def test_a_backend_is_called_by_its_host_and_a_port_that_is_not_the_usual_one(
+    url: str, authority: str
+) -> None:
+    assert Upstream(url=url).authority == authority

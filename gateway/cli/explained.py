@@ -32,8 +32,7 @@ def shown(
         hint = did_you_mean(dialect, known)
         raise click.UsageError(f"the endpoints speak {', '.join(known)}{hint}") from None
     except Refused as refused:
-        message = f"{refused.message} ({refused.reason}): the whole call would be refused"
-        raise click.ClickException(message) from None
+        raise click.ClickException(f"no plan: {refused.message}") from None
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:

@@ -89,7 +89,7 @@ class _Explainer:
             endpoint=desk.path,
             target=masked_target(target),
             order=plan.batch.order,
-            gated=plan.batch.gated,
+            gated=plan.batch.gated if desk.entry.gate is None else desk.entry.gate,
             waves=self._waves,
             delivery=plan.delivery,
             headers=self._masked(self._context.headers),
