@@ -56,7 +56,7 @@ class BulkEndpoint:
         guard: Callable[[Outer], Guard],
         admission: Admission,
         cors: Cors | None,
-        about: bytes,
+        about: Callable[[], bytes],
     ) -> None:
         """`guard` is made for each batch, since what a client may do depends on who it is."""
         self._desk = desk
@@ -86,7 +86,7 @@ class BulkEndpoint:
         outer = _Outer(request, self._desk.manners, self._cors)
         if self._cors is not None and outer.first("access-control-request-method") is not None:
             return outer.preflight(self._cors)
-        return outer.answer(200, (("Allow", "POST, OPTIONS"), _JSON)).finish(self._about)
+        return outer.answer(200, (("Allow", "POST, OPTIONS"), _JSON)).finish(self._about())
 
     # --- before anything is sent -----------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from aiohttp import web
 
@@ -117,7 +117,7 @@ class Service:
             self._guard,
             self._admission,
             self._cors,
-            about(desk, settings),
+            cache(partial(about, desk, settings)),
         )
 
     def _guard(self, outer: Outer) -> Guard:
