@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 import msgspec
@@ -43,7 +43,8 @@ def shown(
 def drawn(found: Explanation, ink: Ink) -> Iterator[str]:
     """The whole page, line by line."""
     yield f"{ink('bold', found.dialect)}  as if sent to POST {found.target}"
-    yield ink("dim", _summary(found))
+    for line in _summary(found):
+        yield ink("dim", line)
     yield ""
     yield from _plan(found, ink)
     yield ""
@@ -56,16 +57,15 @@ def drawn(found: Explanation, ink: Ink) -> Iterator[str]:
     yield from columns(limits, indent=2)
 
 
-def _summary(found: Explanation) -> str:
+def _summary(found: Explanation) -> Iterator[str]:
     sent = sum(map(len, found.waves))
-    width = found.limits["batch.width"].written
-    text = f"{_several(len(found.subrequests), 'subrequest')}, "
-    if sent < len(found.subrequests):
-        text += f"{sent} to send, "
-    text += f"in {_several(len(found.waves), 'wave')} of at most {width}."
+    total = _several(len(found.subrequests), "subrequest")
+    some = f", {sent} to send" if sent < len(found.subrequests) else ""
+    waves = _several(len(found.waves), "wave")
+    yield f"{total}{some}, in {waves} of at most {found.limits['batch.width'].written}."
     if found.gated:
-        text += " A first answer that says 401 becomes the answer to the whole call."
-    return f"{text} Nothing was sent."
+        yield "If the first answer is 401, it becomes the answer to the whole call."
+    yield "Nothing was sent."
 
 
 def _several(count: int, noun: str) -> str:
@@ -86,7 +86,7 @@ def _plan(found: Explanation, ink: Ink) -> Iterator[str]:
         wave = str(each.wave) if each.wave else "-"
         rows.append((wave, str(each.index), branch + _call(each)))
         colours.append("yellow" if each.unsent else "")
-        for note in _notes(each, found.headers):
+        for note in _notes(each, found):
             rows.append(("", "", "  " * (depth + 1) + note))
             colours.append("dim")
     widths = [max(len(row[n]) for row in rows) for n in (0, 1)]
@@ -103,47 +103,59 @@ def _call(each: Planned) -> str:
     return "an expression" if each.expressions else "a bulk call of its own"
 
 
-def _notes(each: Planned, common: Headers) -> Iterator[str]:
+def _notes(each: Planned, found: Explanation) -> Iterator[str]:
     if each.unsent:
         status, reason = each.unsent.status, each.unsent.reason
         yield f"not sent: {each.unsent.message} ({status} {reason})"
     yield from _identity(each)
-    yield from _order(each)
-    yield from _repetition(each)
-    yield from _contents(each)
-    yield from _fields(each, common)
+    if not each.unsent:
+        yield from _order(each, found.subrequests)
+        yield from _repetition(each)
+        yield from _contents(each)
+        yield from _fields(each, found.headers)
 
 
 def _identity(each: Planned) -> Iterator[str]:
-    if each.name and each.name != each.where:
-        yield f"named {each.name}"
+    if name := _name(each):
+        yield f"named {name}"
     if each.key is not None:
         yield f"answered under {each.key}"
     if each.quiet:
         yield "read by others, not part of the answer"
 
 
-def _order(each: Planned) -> Iterator[str]:
-    for name, index in each.reads.items():
-        yield f"reads the result of {index}" + ("" if name.startswith("requests") else f", {name}")
+def _name(each: Planned) -> str:
+    """The client's own name for it: a place or a number was made up."""
+    given = each.name or ""
+    return "" if given in (each.where, f"#{each.index}") else given
+
+
+def _order(each: Planned, others: Sequence[Planned]) -> Iterator[str]:
+    for index in each.reads.values():
+        name = _name(others[index])
+        yield f"reads the result of {index}{name and ', '}{name}"
     if each.needs:
-        yield f"skipped if {ranges(each.needs)} fails"
+        yield f"skipped if {_listed(each.needs)} fails"
     waits = set(each.follows) - set(each.reads.values())
     if waits:
-        yield f"after {ranges(waits)}"
+        yield f"after {_listed(waits)}"
     if each.barrier:
         yield "if it fails, nothing after it is sent"
 
 
+def _listed(indexes: Iterable[int]) -> str:
+    return (ranges(indexes) or "").replace(" ", ", ")
+
+
 def _repetition(each: Planned) -> Iterator[str]:
     for expression in each.expressions:
-        yield f"works out {expression.name}: {shortened(expression.text, BODY)}"
-    for loop in each.loops:
-        yield f"once for each {loop}"
+        yield f"works out {shortened(expression.text, BODY)}"
+    if each.loops:
+        elements = " and ".join(each.loops)
+        yield f"once for each {elements}, at most {each.most_runs} times"
     if each.recursion:
-        yield f"again for each of its records where {each.recursion.when}"
-    if each.most_runs:
-        yield f"at most {each.most_runs} times"
+        condition = each.recursion.when
+        yield f"again for its records where {condition}, at most {each.most_runs} times"
     if each.paging:
         pages = each.paging
         yield f"page after page by {pages.parameter}, at most {pages.most_pages} pages"
