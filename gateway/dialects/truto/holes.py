@@ -7,6 +7,7 @@ parent's record of the moment, `.args.ids` the element of the moment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -91,9 +92,19 @@ class Target(msgspec.Struct, frozen=True):
             said = self.id if isinstance(self.id, str) else self.id.sure(layer)
         except Unresolved as why:
             raise Unresolved(f"{self.where}.id: {why.message}") from None
-        if not said:
-            raise Unresolved(f"{self.where}.id: is empty")
-        return "/" + segment(said)
+        return f"/{identified(said, self.where)}"
+
+
+_SIMPLE_ID = re.compile(r"[A-Za-z0-9_~-]++[A-Za-z0-9._~-]*+")
+
+
+def identified(id: str, where: Where) -> str:
+    """An id as one segment of a path. Raises Unresolved."""
+    if _SIMPLE_ID.fullmatch(id):
+        return id
+    if not id:
+        raise Unresolved(f"{where}.id: is empty")
+    return segment(id)
 
 
 class Body(msgspec.Struct, frozen=True):

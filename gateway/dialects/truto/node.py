@@ -6,7 +6,6 @@ The others are made in `opened`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 from gateway.batch import Failure, Paging, Recipe, Subrequest, Template, Where
 from gateway.dialects import _requests
 from gateway.dialects.truto.body import ResourceWish
-from gateway.dialects.truto.holes import Arguments, Kind, Names, Records
+from gateway.dialects.truto.holes import Arguments, Kind, Names, Records, identified
 from gateway.errors import BadTarget, Refused, Unresolved
 from gateway.target import normalise, segment
 from gateway.templates import trees, values
@@ -152,9 +151,6 @@ class Wanted(msgspec.Struct):
             self.fields.add(rest[0])
         else:
             self.whole = True
-
-
-_SIMPLE_ID = re.compile(r"[A-Za-z0-9_~-]++[A-Za-z0-9._~-]*+")
 
 
 class Node:
@@ -309,15 +305,6 @@ class Node:
 
 _NO_ACTION = Action("GET", "value")
 """Of a node that sends nothing."""
-
-
-def identified(id: str, where: Where) -> str:
-    """An id as one segment of a path. Raises Unresolved."""
-    if _SIMPLE_ID.fullmatch(id):
-        return id
-    if not id:
-        raise Unresolved(f"{where}.id: is empty")
-    return segment(id)
 
 
 def _fixed(body: Raw | UnsetType) -> bool:
