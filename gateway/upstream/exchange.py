@@ -181,6 +181,7 @@ class Exchange:
     def _end(self) -> None:
         self._over = True
         self._connection = None
+        self.lane.leave()
         self._wake()
 
     def _wake(self) -> None:

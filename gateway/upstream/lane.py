@@ -72,6 +72,11 @@ class Lane:
         """The owner is done: what is outstanding is dropped without a reply, what is held freed."""
         self.pool.close_lane(self)
 
+    def leave(self) -> None:
+        """The owner has heard all. Nothing refers to it any more, so that it needs no collector."""
+        self.taker = _NOBODY
+        self.exchange = None
+
     # --- memory ----------------------------------------------------------------------------------
 
     def hold(self, size: int) -> None:
@@ -111,3 +116,14 @@ class Lane:
                 self._heads.clear()
             known = self._heads[id(headers)] = (headers, wire.encode(headers))
         return known[1]
+
+
+class _Nobody:
+    def replied(self, call: Call, reply: Reply) -> None:
+        """There is nobody to hear it."""
+
+    def urgent(self, call: Call) -> bool:
+        return False
+
+
+_NOBODY = _Nobody()

@@ -23,6 +23,9 @@ class Memory:
         self.held = 0
         """Bytes all lanes are charged for together."""
         self.over = False
+        """That was too much at some time, and is not yet well below it."""
+        self._full = False
+        """It is too much now."""
         self.lanes: dict[Lane, None] = {}
         """Batches, oldest first. Streams are held up by their own readers instead."""
         self._connections = connections
@@ -52,10 +55,11 @@ class Memory:
             self.apply()  # another one is the oldest now
 
     def _weigh(self, lane: Lane) -> None:
-        before = lane.over, self.over
+        before = lane.over, self.over, self._full
         lane.over = _over(lane.held, self._lane_budget, lane.over)
         self.over = _over(self.held, self._pool_budget, self.over)
-        if before != (lane.over, self.over):
+        self._full = self.held > self._pool_budget
+        if before != (lane.over, self.over, self._full):
             self.apply()
 
     def apply(self) -> None:
@@ -83,7 +87,7 @@ class Memory:
         for lane in self.lanes:
             if lane in lanes:
                 return lane
-            if lane.held and not lane.waiting and self.held > self._pool_budget:
+            if lane.held and not lane.waiting and self._full:
                 return None
         return None
 

@@ -18,7 +18,9 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def test_an_answer_is_status_reason_fields_as_spelled_and_body(pool_for: MakePool) -> None:
-    answer = b"HTTP/1.1 201 Made It\r\nX-oDD: a\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nEmpty:\r\n"
+    answer = (
+        b"HTTP/1.1 201 Made It\r\nX-oDD: \ta \t\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nEmpty:\r\n"
+    )
     answer += b"Content-Length: 3\r\n\r\nabc"
     async with RawBackend(answering(answer)) as backend, pool_for(backend.url) as pool:
         reply = await Owner(pool).get()

@@ -197,7 +197,7 @@ async def test_a_lane_that_waits_for_its_client_holds_the_others_up_only_over_th
     pool_for: MakePool,
 ) -> None:
     async with (
-        RawBackend(answering(ok(bytes(MB)))) as backend,
+        RawBackend(answering(ok(bytes(MB // 4)))) as backend,
         pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=4 * MB) as pool,
     ):
         slow, other = Owner(pool), Owner(pool)
@@ -205,9 +205,10 @@ async def test_a_lane_that_waits_for_its_client_holds_the_others_up_only_over_th
         other.send()
         await backend.until(lambda: len(backend.requests) == 1)
         assert paused(pool) == {"/"}
-        slow.lane.release(2 * MB)  # it has begun to read, and the pool is still `over`
+        slow.lane.release(3 * MB // 2)  # it has begun to read
+        assert pool.memory.over
         await other.count(1)
-        slow.lane.release(3 * MB)
+        slow.lane.release(7 * MB // 2)
 
 
 async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_up(
@@ -223,12 +224,14 @@ async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_u
     ):
         old, young = Owner(pool), Owner(pool)
         old.then = lambda reply: old.free()
+        old.lane.hold(1000)
         young.send()
         young.send()
         await backend.until(lambda: len(backend.requests) == 2)
         old.send()
         gate.set()
         await old.count(1)
+        old.lane.close()
         await young.count(2)
 
 
