@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from gateway.config.settings import Batch, HeaderLists, Paths, Settings
+from gateway.config.settings import Batch, Endpoint, HeaderLists, Paths, Settings
 from gateway.demo.samples import SAMPLES
 from gateway.errors import Refused
 from gateway.explain import Explanation, explain
 from gateway.explain.masks import masked_fields, masked_json, masked_target
 from gateway.reception import Reception
+from tests.dialects.cases import Case, folders
 
 
 def reception(**sections: Any) -> Reception:
@@ -95,6 +97,30 @@ def test_every_dialects_calls_can_be_explained_and_written_as_json(sample: Any) 
     assert sorted(sent) == [each.index for each in found.subrequests if each.wave]
     for value in sample.headers.values():
         assert value not in json.dumps(told)
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_every_golden_call_can_be_explained_or_is_refused_as_it_would_be(folder: Path) -> None:
+    case = Case(folder)
+    options = folder / "options.json"
+    endpoint = Endpoint(
+        path=case.bulk.path,
+        dialect=folder.parent.name,
+        options=json.loads(options.read_bytes()) if options.exists() else {},
+    )
+    target = f"{case.bulk.path}?{case.bulk.query}"
+    own = reception(endpoints=(endpoint,))
+    if isinstance(case.tree, Refused):
+        with pytest.raises(Refused) as refused:
+            explain(own, endpoint.dialect, target, case.bulk.headers, case.bulk.body)
+        assert refused.value.message == case.tree.message
+        return
+    found = explain(own, endpoint.dialect, target, case.bulk.headers, case.bulk.body)
+    assert len(found.subrequests) == len(case.tree.steps)
+    decided = {index for wave in found.waves for index in wave}
+    decided |= {each.index for each in found.subrequests if each.unsent}
+    groups = {each.index for each in found.subrequests if not each.target and not each.expressions}
+    assert decided | groups == set(range(len(case.tree.steps))), "every step is decided"
 
 
 # --- what is not sent ----------------------------------------------------------------------------
@@ -238,7 +264,9 @@ def test_a_secret_in_a_query_is_masked_and_a_reference_is_not(target: str, shown
 
 
 def test_a_secret_in_a_body_is_masked_and_the_rest_stays_byte_for_byte() -> None:
-    text = r'{"a": 1.10, "my\"password" : "q\"x","token":"${result=a:$.t}", "n":["key",{"key":"z"}]}'
+    text = (
+        r'{"a": 1.10, "my\"password" : "q\"x","token":"${result=a:$.t}", "n":["key",{"key":"z"}]}'
+    )
     assert masked_json(text) == (
         r'{"a": 1.10, "my\"password" : "***","token":"${result=a:$.t}", "n":["key",{"key":"***"}]}'
     )

@@ -130,6 +130,38 @@ async def test_a_plan_can_be_asked_for_and_nothing_is_sent() -> None:
     assert told["limits"]["batch.width"]["value"] == 2
 
 
+async def test_what_is_sent_is_what_the_plan_said() -> None:
+    own = {"X-Own": "1", "OAuth-Token": "theirs", "Host": "evil"}
+    entries = [
+        {"url": "v10/%7Ea?x=1"},
+        {"url": "/v10/b", "method": "post", "data": {"n": 1}, "headers": own},
+        {"url": "v10/c", "method": "DELETE"},
+    ]
+    fields = {"OAuth-Token": "mine", "X-Keep": "k", "Idempotency-Key": "i", "If-None-Match": "e"}
+    body, path = {"requests": entries}, "/rest/v10/bulk"
+    async with RawBackend(answering(ok())) as backend, ops(backend) as gateway:
+        _, told = await gateway.explain("sugarcrm", body, params={"path": path}, headers=fields)
+        async with aiohttp.ClientSession(f"http://{gateway.gateway.address}") as client:
+            async with client.post(path, json=body, headers=fields) as answer:
+                await answer.read()
+        planned = [
+            (each["method"], each["target"], sorted(name.lower() for name, _ in each["headers"]))
+            for each in told["subrequests"]
+        ]
+        sent = [
+            (
+                request.method,
+                request.target,
+                sorted(name.decode().lower() for name, _ in request.headers),
+            )
+            for request in backend.requests
+        ]
+    assert planned == [
+        (method, target, [name for name in names if name != "content-length"])
+        for method, target, names in sent
+    ]
+
+
 @pytest.mark.parametrize(
     ("dialect", "body", "path", "status", "detail"),
     [
