@@ -14,7 +14,9 @@ from time import monotonic
 from gateway.batch import Failure
 from gateway.config import Shed
 
-SHUTTING_DOWN = Failure("proxy_internal_response", "shutting_down", status=503, retry_after=1)
+SHUTTING_DOWN = Failure(
+    "proxy_internal_response", "shutting_down", status=503, message="shutting down", retry_after=1
+)
 OVERLOADED = Failure(
     "proxy_internal_response",
     "overloaded",
@@ -46,13 +48,15 @@ class Admission:
         self,
         shed: Shed,
         lag: Callable[[], float],
-        in_hand: Callable[[], int],
+        in_hand: Callable[[], bool],
         memory: Callable[[], int] = resident,
     ) -> None:
-        """`lag`: by how much the event loop is late, seconds; `in_hand`: requests being served."""
+        """`lag`: by how much the event loop is late, seconds; `in_hand`: whether there is work."""
         self.marks = shed
         self.closed = False
         """The process shuts down."""
+        self.reading = 0
+        """Bytes of bulk calls' bodies that have come so far of those that are not complete."""
         self.shed: Counter[str] = Counter(lag=0, memory=0)
         """How often work was turned away, by the mark that was passed."""
         self._lag = lag

@@ -128,8 +128,8 @@ class App:
         """A request keeps the service that it came to."""
         return self.service.handle(request)
 
-    def _in_hand(self) -> int:
-        return len(self.execution) + self.pools.busy + self.pools.waiting
+    def _in_hand(self) -> bool:
+        return bool(self.execution or self.pools.busy or self.pools.waiting)
 
     # --- the life of the process (server.worker.App) ---------------------------------------------
 
@@ -236,7 +236,7 @@ class App:
         read("gateway_subrequest_retries_total", lambda: pools.retries)
         read("gateway_upstream_connections", lambda: pools.connections)
         read("gateway_upstream_connects_total", lambda: pools.connects)
-        read("gateway_buffered_bytes", lambda: pools.held)
+        read("gateway_buffered_bytes", lambda: pools.held + self.admission.reading)
         read("gateway_upstream_up", lambda: {} if self._probe is None else not self._probe.trouble)
         read("gateway_shed_requests_total", lambda: self.admission.shed)
         read("gateway_event_loop_lag_seconds", lambda: self._lag.peak)

@@ -31,6 +31,10 @@ JSON_TYPES = ("application/json", "text/json")
 RETRY_AFTER = 1
 """Seconds, for a client that came when too many batches ran."""
 
+SMALL = 64 * 1024
+"""Bytes of a body that there is always room for, so that large ones which never end keep out other
+large ones alone. A connection may hold as much unread."""
+
 TOLD = (
     "limits.request_bytes",
     "limits.depth",
@@ -108,20 +112,27 @@ class BulkEndpoint:
             raise Refused("unsupported_media_type", "content-encoding: expected none")
 
     async def _read(self, request: web.BaseRequest) -> bytes:
-        room = self._desk.limits.request_bytes
-        too_large = Refused("body_too_large", f"the body is longer than {room} bytes")
-        if (request.content_length or 0) > room:
+        limits, admission = self._desk.limits, self._admission
+        most = limits.request_bytes
+        too_large = Refused("body_too_large", f"the body is longer than {most} bytes")
+        if (request.content_length or 0) > most:
             raise too_large
         invite(request)
         pieces: list[bytes] = []
+        size = 0
         try:
             while piece := await request.content.readany():
-                room -= len(piece)
-                if room < 0:
+                size += len(piece)
+                admission.reading += len(piece)
+                if size > most:
                     raise too_large
+                if size > SMALL and admission.reading > limits.buffer_bytes:
+                    raise Refused("overloaded", "no room for the body", retry_after=RETRY_AFTER)
                 pieces.append(piece)
         except BodyStalled:
             raise Refused("request_timeout", "the body did not arrive in time") from None
+        finally:
+            admission.reading -= size
         return b"".join(pieces)
 
     def _start(

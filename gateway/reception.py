@@ -53,7 +53,9 @@ class Outer:
         self.trusted = manners.proxies.trusted(peer)
         self.client = peer or "unix"
         given = self.first("x-request-id") if self.trusted else None
-        self.id = given if given and given.isprintable() else secrets.token_hex(8)
+        if not (given and given.isascii() and given.isprintable()):
+            given = secrets.token_hex(8)
+        self.id = given
 
     def first(self, name: str) -> str | None:
         return headers.first(self.headers, name)

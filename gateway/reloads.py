@@ -30,6 +30,7 @@ class Reloads:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._again = False
+        self._closed = False
         self._look = self._loop.call_later(LOOK, self.look)
 
     def look(self) -> None:
@@ -42,10 +43,11 @@ class Reloads:
     def now(self) -> None:
         """Reads the settings again; if that is being done, once more after it."""
         self._again = True
-        if self._task is None:
+        if self._task is None and not self._closed:
             self._task = self._loop.create_task(self._reload())
 
     async def close(self) -> None:
+        self._closed = True
         self._look.cancel()
         if self._task is not None:
             self._task.cancel()
@@ -67,4 +69,8 @@ class Reloads:
             return errors.mistakes
         except (OSError, ValueError) as error:
             return [f"{type(error).__name__}: {error}"]
+        except Exception as error:
+            # A bug of ours: loud, but the settings in force go on.
+            self._loop.call_exception_handler({"message": "a bug in a reload", "exception": error})
+            return [type(error).__name__]
         return ()

@@ -11,7 +11,7 @@ from gateway.config import Shed
 @dataclass
 class Load:
     lag: float = 0.0
-    in_hand: int = 1
+    in_hand: bool = True
     memory: int = 0
 
     def under(self, **marks: float) -> Admission:
@@ -44,7 +44,7 @@ def test_above_the_memory_mark_work_is_turned_away_while_other_work_may_free_som
     load = Load(memory=101)
     gate = load.under(memory=100)
     assert gate.refusal() is not None
-    load.in_hand = 0
+    load.in_hand = False
     assert gate.refusal() is None
     assert gate.shed == {"lag": 0, "memory": 1}
 
@@ -56,7 +56,7 @@ def test_memory_is_not_measured_for_every_request() -> None:
         looks.append(1)
         return 0
 
-    gate = Admission(Shed(memory=100), lambda: 0.0, lambda: 1, memory)
+    gate = Admission(Shed(memory=100), lambda: 0.0, lambda: True, memory)
     for _ in range(1000):
         gate.refusal()
     assert len(looks) < 1000

@@ -84,7 +84,7 @@ async def passing(
         pool = Pool(Upstream(url=url or backend.url, **(upstream or {})), Limits())
         manners = Manners(NAME, "preserve", "backend", policy, TrustedProxies(trusted))
         records = Records()
-        admission = Admission(Shed(), lag=lambda: 0.0, in_hand=lambda: 0)
+        admission = Admission(Shed(), lag=lambda: 0.0, in_hand=lambda: False)
         proxy = Proxy(pool, manners, records, admission, **options)  # type: ignore[arg-type]
         async with house(proxy.answer) as gateway:
             yield Passing(backend, gateway, pool, admission, records.passed)

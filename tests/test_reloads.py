@@ -204,3 +204,24 @@ async def test_nothing_is_taken_over_after_the_end(file: Path) -> None:
         process.reloads.now()
     assert process.settings == []
     assert process.told.empty()
+
+
+async def test_a_signal_after_the_end_does_nothing(file: Path) -> None:
+    async with running(file) as process:
+        pass
+    process.reloads.now()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_bug_is_loud_and_the_next_attempt_is_made(file: Path) -> None:
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with running(file) as process:
+        process.refuses = KeyError("x")
+        process.reloads.now()
+        assert await process.told.get() == ["KeyError"]
+        assert [type(context["exception"]) for context in said] == [KeyError]
+        process.refuses = None
+        process.reloads.now()
+        assert await process.told.get() == ()

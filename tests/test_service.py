@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from gateway.config.settings import (
     Upstream,
 )
 from gateway.telemetry.lag import LoopLag
+from tests.front import Raw, raw
 from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok, refusing
 from tests.test_endpoint import House, batch, echo, house
 
@@ -312,6 +315,49 @@ async def test_above_the_memory_mark_one_request_at_a_time_is_served() -> None:
         async with gateway.post("/bulk", batch(1)) as answer:
             assert answer.status == 200
         assert await gateway.metric('gateway_shed_requests_total{reason="memory"}') == 2
+
+
+@asynccontextmanager
+async def uploading(gateway: House, size: int, of: int) -> AsyncIterator[Raw]:
+    """A bulk call whose body has come but for its end."""
+    async with raw(gateway.base.removeprefix("http://")) as client:
+        head = f"POST /bulk HTTP/1.1\r\nHost: g\r\nContent-Length: {of}\r\n\r\n"
+        client.send(head.encode() + b" " * size)
+        yield client
+
+
+async def test_bodies_that_are_being_read_have_a_bound_together_and_small_ones_always_room() -> (
+    None
+):
+    limits = Limits(request_bytes=2**20, buffer_bytes=2**20)
+    whole, part = 2**20, 2**20 - 20
+    async with RawBackend(echo) as backend, house(backend, limits=limits) as gateway:
+        async with uploading(gateway, part, whole) as first:
+            while await gateway.metric("gateway_buffered_bytes") < part:
+                pass
+            async with uploading(gateway, part, whole) as second:
+                head, body = await second.answer()
+                assert head.startswith(b"HTTP/1.1 503 ")
+                assert b"Retry-After: 1\r\n" in head
+                assert b"service_unavailable" in body
+            async with gateway.post("/bulk", batch(3)) as answer:
+                assert answer.status == 200
+            first.send(b'{"requests":[]}'.rjust(20))
+            assert (await first.answer())[0].startswith(b"HTTP/1.1 200 ")
+        assert await gateway.metric("gateway_buffered_bytes") == 0
+
+
+async def test_a_body_that_is_refused_or_left_holds_nothing() -> None:
+    limits = Limits(request_bytes=10_000)
+    async with RawBackend(echo) as backend, house(backend, limits=limits) as gateway:
+        async with uploading(gateway, 5_000, 10_000):
+            while await gateway.metric("gateway_buffered_bytes") != 5_000:
+                pass
+        while await gateway.metric("gateway_buffered_bytes"):
+            pass
+        async with gateway.post("/bulk", b" " * 10_001) as answer:
+            assert answer.status == 413
+        assert await gateway.metric("gateway_buffered_bytes") == 0
 
 
 # --- what helps whoever looks at an answer -------------------------------------------------------
