@@ -410,13 +410,27 @@ def test_a_method_outside_the_set_is_denied() -> None:
         ("/rest/v10/admin%3bx/users", True),
         ("/rest;x/v10/Accounts", True),
         ("/rest/v10/Accounts;x", False),
+        ("/rest/v10/;x/admin", True),
+        ("/rest/;/v10/;x=/;y/admin", True),
+        ("/rest/v10/%2561dmin", True),
+        ("/rest/v10/admin%253bx", True),
+        ("/rest/v10/@all", True),
+        ("/rest/v10/%40all", True),
+        ("/rest/v10/%2540all", True),
+        ("/rest/v10/cc%3a22/x", True),
+        ("/rest/v10/cc:23/x", False),
+        ("/rest/v10/a%20b", True),
+        ("/rest/v10/a%2520b", True),
+        ("/rest/v10/100%25", False),
+        ("/rest/v10/%C3%A9", False),
         ("/public", False),
         ("/other", True),
         ("/", True),
     ],
 )
 def test_a_path_is_denied_in_every_reading(text: str, denied: bool) -> None:
-    policy = rules(allow=("/rest/**", "/public"), deny=("/rest/{version}/admin/**",))
+    deny = ("admin/**", "@all", "cc%3A22/*", "a%20b")
+    policy = rules(("/rest/**", "/public"), tuple(f"/rest/{{version}}/{path}" for path in deny))
     assert (refused(policy, text) == "path_denied") is denied
 
 

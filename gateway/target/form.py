@@ -167,6 +167,15 @@ def _bytes(text: str) -> bytes:
         raise _bad("bad_character") from None
 
 
+def spelt_out(path: str, times: int = 1) -> str:
+    """A path (normal form) decoded, and encoded again where it must be: the form in which `/%40me`
+    is `/@me`, as it is to every backend. An encoded slash becomes one."""
+    data = path.encode()
+    for _ in range(times):
+        data = unquote_to_bytes(data)
+    return quote(data, safe=_PATH_CHARACTERS.rstrip("%"))
+
+
 def segment(text: str) -> str:
     """A value as one path segment: all but RFC 3986's unreserved characters is encoded."""
     return _encode(text, "")

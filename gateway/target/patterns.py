@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gateway.errors import BadTarget
-from gateway.target.form import normalise
+from gateway.target.form import normalise, spelt_out
 
 
 class _Piece(NamedTuple):
@@ -18,7 +18,7 @@ class _Piece(NamedTuple):
     lead: str = "/"
 
     def expression(self, *, capture: bool) -> str:
-        return self.lead + (f"({self.body})" if capture and self.name else self.body)
+        return self.lead + (f"({self.body})" if capture and self.name else f"(?:{self.body})")
 
 
 _NAMED = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
@@ -56,7 +56,7 @@ class Pattern:
         """A regular expression without groups, for those who join several."""
         captured = "".join(piece.expression(capture=True) for piece in pieces)
         self._match = re.compile(captured, re.DOTALL).fullmatch
-        self.last = None if any(char in parts[-1] for char in "{*") else _literal(parts[-1])
+        self.last = None if any(char in parts[-1] for char in "{*%") else _literal(parts[-1])
         """The last segment where it is fixed: a router can look it up before it matches."""
 
     def match(self, path: str) -> dict[str, str] | None:
@@ -75,7 +75,7 @@ def _piece(part: str) -> _Piece:
         return _Piece(_SHAPES.get(found[1], _ONE), found[1])
     if any(char in part for char in "{}*"):
         raise ValueError("a segment of a path pattern is a name in braces, `*`, or plain text")
-    return _Piece(re.escape(_literal(part)))
+    return _Piece("|".join(map(re.escape, _spellings(_literal(part)))))
 
 
 def _literal(part: str) -> str:
@@ -84,6 +84,11 @@ def _literal(part: str) -> str:
         return normalise("/" + part)[1:]
     except BadTarget as mistake:
         raise ValueError(f"in a path pattern, {mistake.message}") from None
+
+
+def _spellings(literal: str) -> Iterable[str]:
+    """As it is written, and as paths are read that were decoded."""
+    return dict.fromkeys((literal, spelt_out(literal)))
 
 
 def joined(patterns: Sequence[Pattern], end: str) -> re.Pattern[str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from gateway.batch import Failure
+from gateway.target.form import spelt_out
 from gateway.target.patterns import Pattern, joined
 
 _METHOD_DENIED = Failure(
@@ -66,15 +67,14 @@ class PathRules:
 
 
 _ENCODED_SLASH = re.compile(r"%(?:25)?2[Ff]")
-_PARAMETERS = re.compile(r"(?:;|%3B)[^/]*")
+_PARAMETERS = re.compile(r"(?:(?<!/)/*+;[^/]*+)+")
 
 
 def _readings(path: str) -> Iterator[str]:
-    """The path as it stands, and as backends read it that take an encoded slash for one, or that
-    cut path parameters off: `/a;x/b` is `/a/b` to Java's."""
-    yield path
-    if "%2F" in path:
-        path = path.replace("%2F", "/")
-        yield path
-    if ";" in path or "%3B" in path:
-        yield _PARAMETERS.sub("", path)
+    """The path as backends read it: decoded once or twice, and without path parameters, which
+    Java's cut off (`/a;x/b` and `/a/;x/b` are `/a/b` to them)."""
+    decoded = (path,) if "%" not in path else (spelt_out(path), spelt_out(path, 2))
+    for reading in decoded:
+        yield reading
+        if ";" in reading:
+            yield _PARAMETERS.sub("", reading) or "/"
