@@ -65,6 +65,8 @@ def _summary(found: Explanation) -> Iterator[str]:
     yield f"{total}{some}, in {waves} of at most {found.limits['batch.width'].written}."
     if found.gated:
         yield "If the first answer is 401, it becomes the answer to the whole call."
+    if found.delivery != tuple(range(len(found.delivery))):
+        yield f"Results leave in the order {', '.join(map(str, found.delivery))}."
     yield "Nothing was sent."
 
 

@@ -39,7 +39,7 @@ class Result:
 
     @property
     def came(self) -> bool:
-        return self.arrived is not None or self.records is not None
+        return self.status > 0 or self.records is not None
 
     @property
     def failed(self) -> bool:
@@ -121,7 +121,9 @@ class Results:
             result.errors.append(said({**entry, "responses": None}))
 
     def _arrive(self, result: Result, now: float) -> None:
-        result.began, result.arrived, self._last = self._last, now, now
+        if result.arrived is None:
+            result.began = self._last
+        result.arrived = self._last = now
 
     # --- records ---------------------------------------------------------------------------------
 
@@ -131,9 +133,7 @@ class Results:
         which, key, _ = path
         new = Result(len(self), str(key))
         result = self._results.setdefault((key,), new)
-        began = self._last if result.arrived is None else result.began
         self._arrive(result, now)
-        result.began = began
         result.bytes += len(value)
         result.records = (result.records or 0) + (which == "result")
         if which == "errors":

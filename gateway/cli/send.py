@@ -28,12 +28,6 @@ MESSAGE = 200
 """Characters of what an error says."""
 
 
-class NoAnswer(click.ClickException):
-    """Nothing came that could be shown."""
-
-    exit_code = 1
-
-
 @dataclass
 class Exchange:
     """One bulk call and its answer; seconds count from when it was sent."""
@@ -63,9 +57,9 @@ def send(url: str, fields: Headers, body: bytes, *, as_json: bool) -> int:
     elif exchange.status == 200:
         click.echo("\n".join(_drawn(exchange, Ink(sys.stdout))))
     if exchange.status != 200:
-        raise NoAnswer(_refused(exchange))
+        raise click.ClickException(_refused(exchange))
     if exchange.cut:
-        raise NoAnswer(exchange.cut)
+        raise click.ClickException(exchange.cut)
     return 1 if exchange.failed else 0
 
 
@@ -86,7 +80,7 @@ async def _exchanged(
     except (aiohttp.ClientError, TimeoutError, NotJson) as error:
         exchange.cut = _why(error)
         if not exchange.status:
-            raise NoAnswer(f"no answer: {exchange.cut}") from None
+            raise click.ClickException(f"no answer: {exchange.cut}") from None
     finally:
         progress.end()
 
