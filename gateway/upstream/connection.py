@@ -153,9 +153,9 @@ class Connection(asyncio.Protocol):
         call.sent = True
         body = call.body
         if not body:
-            self.transport.write(head)
+            self._pool.post(self, head)
         elif len(body) <= ONE_WRITE:
-            self.transport.write(head + body)
+            self._pool.post(self, head + body)
         else:
             self.transport.writelines((head, body))
         if lane.exchange is None:
@@ -322,6 +322,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self.complete:
             return
+        call = self.call
+        assert call is not None
         if len(self._fields) > HEAD_FIELDS:
             self._refuse("http_response_header_section_size", "head_fields")
         if not self._version_seen and self._parser.get_http_version() not in ("1.0", "1.1"):
@@ -333,7 +335,7 @@ class Connection(asyncio.Protocol):
         if self._codings:
             self._read_codings(status)
         self._status = status
-        if cast(Call, self.call).method == "HEAD":
+        if call.method == "HEAD":
             # The parser cannot be told, so it waits for a body now and is of no more use.
             self.complete = self._spent = True
             self._keep = self._parser.should_keep_alive()
@@ -444,7 +446,9 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The answer is complete."""
-        lane, call = cast("Lane", self.lane), cast(Call, self.call)
+        lane, call = self.lane, self.call
+        assert lane is not None
+        assert call is not None
         if lane.exchange is not None:
             self._forward(last=True)
             return

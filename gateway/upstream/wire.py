@@ -44,7 +44,8 @@ def head(call: Call, common: str, length: int | None) -> bytes:
     usual = target.isascii() and target.isprintable() and " " not in target and target
     if not usual and not _TARGET.fullmatch(target):
         raise ValueError("a target that must not be sent")
-    own = framing(method, length)
+    # Most calls are reads, and the call to say nothing would be one per subrequest.
+    own = "" if length is None and method == "GET" else framing(method, length)
     if request_id:
         if not (request_id.isascii() and request_id.isprintable()):
             raise ValueError("a request id that must not be sent")
