@@ -58,7 +58,15 @@ def _lines(
         yield ((" " * len(start) if n else start) + line).rstrip()
 
 
+def printable(text: str) -> str:
+    """Text from elsewhere: what it would tell the terminal to do is not done."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def shortened(text: str, most: int) -> str:
+    text = printable(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -280,6 +280,17 @@ async def test_a_call_that_is_refused_as_a_whole_is_one_line(send: Send) -> None
         )
 
 
+async def test_what_a_server_says_cannot_steer_the_terminal(send: Send) -> None:
+    async def steering(_: web.Request) -> web.Response:
+        said = {"message": "gone\x1b[2J"}
+        return web.json_response([{"status": 500, "contents": said}, {"status": 200}])
+
+    async with server(steering) as url:
+        _, out, _ = await send(url)
+    assert "\x1b" not in out
+    assert "gone\N{REPLACEMENT CHARACTER}[2J" in out
+
+
 async def test_an_answer_that_is_cut_shows_what_came(send: Send) -> None:
     async def cut(request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()

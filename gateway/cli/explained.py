@@ -14,7 +14,7 @@ from gateway.errors import Refused
 from gateway.explain import Explanation, Planned, explain
 from gateway.reception import Reception
 from gateway.telemetry.lines import ranges
-from gateway.terminal import Ink, columns, shortened
+from gateway.terminal import Ink, columns, printable, shortened
 
 BODY = 300
 """Characters shown of a body with something to be filled in."""
@@ -93,7 +93,7 @@ def _plan(found: Explanation, ink: Ink) -> Iterator[str]:
             colours.append("dim")
     widths = [max(len(row[n]) for row in rows) for n in (0, 1)]
     for (wave, number, text), colour in zip(rows, colours, strict=True):
-        line = f"  {wave:>{widths[0]}}  {number:>{widths[1]}}  {text}"
+        line = f"  {wave:>{widths[0]}}  {number:>{widths[1]}}  {printable(text)}"
         yield ink(colour, line) if colour else line
 
 
