@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import secrets
 from time import monotonic
@@ -67,7 +66,12 @@ class Proxy:
             to = self._target(request)
             if isinstance(to, Failure):
                 return refuse(request, record, to)
-            return await self._pass(request, record, to)
+            hops = _hops(request)
+            if hops == 0:
+                # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
+                record.status = 200
+                return ClientAnswer(request, 200, ((b"Allow", METHODS),)).finish()
+            return await self._passage(request, record, to, hops).answer()
         finally:
             record.seconds = monotonic() - began
             self._recorder.passthrough(record)
@@ -94,45 +98,26 @@ class Proxy:
             to = target.rooted(to) + mark + query
         return to if self._rules is None else _permitted(self._rules, request.method, to)
 
-    async def _pass(self, request: web.BaseRequest, record: PassRecord, to: str) -> ClientAnswer:
-        hops = headers.max_forwards(request.raw_headers) if request.method == "OPTIONS" else None
-        if hops == 0:
-            # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
-            record.status = 200
-            return ClientAnswer(request, 200, ((b"Allow", METHODS),)).finish()
+    def _passage(
+        self, request: web.BaseRequest, record: PassRecord, to: str, hops: int | None
+    ) -> Passage:
         upgrade = "Upgrade" in request.headers and _may_switch(request)
         call = Call(request.method, to, self._up.fields(request, record.trace, upgrade, hops))
         if record.trace is not None:
             call.extra = (("traceparent", record.trace.header()),)
-        content = request.content
+        content, upload = request.content, None
         if content.is_eof():
             call.body = content.read_nowait()
             record.bytes_in = len(call.body)
-            return await self._exchange(request, record, call, None, upgrade)
-        length = request.content_length
-        upload = CHUNKED if length is None else length
-        return await self._exchange(request, record, call, upload, upgrade)
+        else:
+            length = request.content_length
+            upload = CHUNKED if length is None else length
+        return Passage(self._pool, request, record, self._down, call, upload, upgrade)
 
-    async def _exchange(
-        self,
-        request: web.BaseRequest,
-        record: PassRecord,
-        call: Call,
-        upload: int | None,
-        upgrade: bool,
-    ) -> ClientAnswer:
-        passage = Passage(request, record, self._down, upgrade)
-        passage.exchange = self._pool.open(call, passage, upload=upload, upgrade=upgrade)
-        try:
-            if upload is None and not upgrade:
-                return await passage.end
-            return await passage.pumped(upload is not None)
-        except asyncio.CancelledError:
-            if record.outcome == "ok":  # not our own cut, and not the end of a tunnel
-                record.outcome = "client_gone"
-            raise
-        finally:
-            passage.leave()
+
+def _hops(request: web.BaseRequest) -> int | None:
+    """What Max-Forwards allows; it means something for OPTIONS alone, TRACE being refused."""
+    return headers.max_forwards(request.raw_headers) if request.method == "OPTIONS" else None
 
 
 def _fit_to_log(text: str) -> bool:
@@ -152,6 +137,8 @@ def _permitted(rules: PathRules, method: str, to: str) -> str | Failure:
 def _trace_fields(request: web.BaseRequest) -> Headers:
     """What a tracer reads."""
     given = request.headers
+    if "traceparent" not in given:
+        return ()
     return tuple((name, given[name]) for name in ("traceparent", "tracestate") if name in given)
 
 

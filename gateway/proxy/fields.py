@@ -35,32 +35,29 @@ class Upward:
         raw = request.raw_headers
         trusted = self._manners.proxies.trusted(request.remote)
         written = self._written(request, trusted)
-        kept = None if upgrade or hops is not None else self._kept(raw, self._names[trusted])
-        if kept is None:
+        if upgrade or hops is not None or self._names_others(request):
             fields = self._forward(headers.text(raw), written, trusted, upgrade, hops)
         else:
+            names = self._names[trusted]
+            kept = [(text, value.decode("latin-1")) for name, value in raw if (text := names[name])]
             fields = (written[0], *kept, *written[1:])
         return fields if trace is None else headers.untraced(fields)
 
-    def _kept(self, raw: RawHeaders, names: _Verdicts) -> list[tuple[str, str]] | None:
-        kept = []
-        for name, value in raw:
-            text = names[name]
-            if text:
-                kept.append((text, value.decode("latin-1")))
-            elif text is None and value.lower() not in _NAMING_NOBODY:
-                return None
-        return kept
+    def _names_others(self, request: web.BaseRequest) -> bool:
+        """Whether `Connection`, in whatever spelling, may speak of other fields."""
+        if "Connection" not in request.headers:
+            return False
+        said = request.headers.getall("Connection")
+        return any(
+            value.lower().encode("latin-1", "replace") not in _NAMING_NOBODY for value in said
+        )
 
-    def _verdict(self, trusted: bool) -> Callable[[bytes], str | None]:
-        """The name as text if its fields go up, an empty one if they do not; None for
-        `Connection`, which may change that for others."""
+    def _verdict(self, trusted: bool) -> Callable[[bytes], str]:
+        """The name as text if its fields go up, an empty one if they do not."""
         written = self._managed("gateway", "peer", False, "1.1")
 
-        def verdict(raw: bytes) -> str | None:
+        def verdict(raw: bytes) -> str:
             name = raw.decode("latin-1")
-            if headers.normal(name) == "connection":
-                return None
             goes = self._forward(((name, ""),), written, trusted, False, None)
             return name if len(goes) > len(written) else ""
 
@@ -123,10 +120,12 @@ class Downward:
         names, kept, declared = self._names, [], False
         for field in raw:
             verdict = names[field[0]]
-            if verdict:
+            if verdict is _KEPT:
                 kept.append(field)
-                declared = declared or verdict is _LENGTH
-            elif verdict is None and field[1].lower() not in _NAMING_NOBODY:
+            elif verdict is _LENGTH:
+                kept.append(field)
+                declared = True
+            elif verdict is _CONNECTION and field[1].lower() not in _NAMING_NOBODY:
                 return headers.forward_response(raw, via=self._via), _declares(raw)
         kept.append((b"Via", self._via))
         return tuple(kept), declared
@@ -135,30 +134,28 @@ class Downward:
         """Those of a 101."""
         return headers.forward_response(raw, via=self._via, upgrade=True)
 
-    def _verdict(self, name: bytes) -> str | None:
-        lower = name.lower()
-        if lower == b"connection":
-            return None
-        if lower == b"content-length":
-            return _LENGTH
-        return "kept" if headers.forward_response(((name, b""),)) else ""
+    def _verdict(self, name: bytes) -> str:
+        if name.lower() in (b"connection", b"content-length"):
+            return _CONNECTION if name.lower() == b"connection" else _LENGTH
+        return _KEPT if headers.forward_response(((name, b""),)) else _DROPPED
 
 
-class _Verdicts(dict[bytes, str | None]):
+class _Verdicts(dict[bytes, str]):
     """What is known of names, all of it forgotten when it is too much."""
 
-    def __init__(self, decide: Callable[[bytes], str | None]) -> None:
+    def __init__(self, decide: Callable[[bytes], str]) -> None:
         super().__init__()
         self._decide = decide
 
-    def __missing__(self, name: bytes) -> str | None:
+    def __missing__(self, name: bytes) -> str:
         if len(self) >= KNOWN:
             self.clear()
         verdict = self[name] = self._decide(name)
         return verdict
 
 
-_LENGTH = "content-length"
+_KEPT, _DROPPED, _LENGTH, _CONNECTION = "kept", "dropped", "content-length", "connection"
+
 _NAMING_NOBODY = frozenset({b"keep-alive", b"close", b""})
 """Values of `Connection` that speak of no other field."""
 

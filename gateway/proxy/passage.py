@@ -9,9 +9,9 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.answer import BodyStalled, ClientAnswer, problem, wire
-from gateway.batch import Failure, PassRecord, Reply
+from gateway.batch import Call, Failure, PassRecord, Reply
 from gateway.proxy.fields import Downward
-from gateway.upstream import Exchange
+from gateway.upstream import Pool
 
 PARTING = 5.0
 """Seconds for a tunnel's backend to take the client's last bytes and to close."""
@@ -36,32 +36,54 @@ class Passage:
     __slots__ = (
         "_answer",
         "_down",
+        "_end",
+        "_exchange",
         "_over",
         "_record",
         "_request",
         "_tunnel",
+        "_upload",
         "_wire",
-        "end",
-        "exchange",
     )
 
-    exchange: Exchange
-
     def __init__(
-        self, request: web.BaseRequest, record: PassRecord, down: Downward, upgrade: bool
+        self,
+        pool: Pool,
+        request: web.BaseRequest,
+        record: PassRecord,
+        down: Downward,
+        call: Call,
+        upload: int | None,
+        upgrade: bool,
     ) -> None:
+        """Sends the call. `upload` is the length of a body that is still coming, or `CHUNKED`."""
         loop = asyncio.get_running_loop()
         self._request = request
         self._record = record
         self._down = down
         self._wire = wire(request)
         self._answer: ClientAnswer | None = None
+        self._upload = upload is not None
         self._tunnel: asyncio.Future[StreamReader] | None = None
         """What the client says after a 101, where one was asked for."""
         if upgrade:
             self._tunnel = loop.create_future()
         self._over = False
-        self.end: asyncio.Future[ClientAnswer] = loop.create_future()
+        self._end: asyncio.Future[ClientAnswer] = loop.create_future()
+        self._exchange = pool.open(call, self, upload=upload, upgrade=upgrade)
+
+    async def answer(self) -> ClientAnswer:
+        """The answer, when it has been given in full. Cancelled, it ends the backend's part too."""
+        try:
+            if self._upload or self._tunnel is not None:
+                return await self._pumped()
+            return await self._end
+        except asyncio.CancelledError:
+            if self._record.outcome == "ok":  # not our own cut, and not the end of a tunnel
+                self._record.outcome = "client_gone"
+            raise
+        finally:
+            self._leave()
 
     # --- the way down: told by the exchange ------------------------------------------------------
 
@@ -79,12 +101,12 @@ class Passage:
             assert head is not None
             answer = self._answer = self._begin(head, last)
         if last:
-            self._end(answer.finish(data))
+            self._finish(answer.finish(data))
             return
         answer.send(data)
         if self._wire.writing_paused:
-            self._wire.on_room = self.exchange.resume
-            self.exchange.pause()
+            self._wire.on_room = self._exchange.resume
+            self._exchange.pause()
 
     def _begin(self, head: Reply, last: bool) -> ClientAnswer:
         status = self._record.status = head.status
@@ -92,7 +114,7 @@ class Passage:
             return self._switch(head)
         fields, declared = self._down.fields(head.headers)
         answer = ClientAnswer(self._request, status, fields, reason=head.reason, declared=declared)
-        if last and not self.exchange.uploaded:
+        if last and not self._exchange.uploaded:
             answer.close()  # nobody reads the rest of the request
         elif not last and _is_event_stream(head):
             self._wire.endless()
@@ -110,37 +132,37 @@ class Passage:
         self._record.error = failure.error
         answer = self._answer
         if answer is None or not answer.began:
-            self._end(refuse(self._request, self._record, failure))
+            self._finish(refuse(self._request, self._record, failure))
             return
         if self._record.status != 101:
             self._record.outcome = "cut"
         answer.cut()
-        self._end(answer)
+        self._finish(answer)
 
     def _break_off(self, failure: Failure) -> None:
         """It ends here, for a reason of ours or the client's."""
         if not self._over:
-            self.exchange.abort()
+            self._exchange.abort()
             self.failed(failure)
 
-    def _end(self, answer: ClientAnswer) -> None:
+    def _finish(self, answer: ClientAnswer) -> None:
         self._over = True
-        if not self.end.done():
-            self.end.set_result(answer)
+        if not self._end.done():
+            self._end.set_result(answer)
 
     # --- the way up ------------------------------------------------------------------------------
 
-    async def pumped(self, upload: bool) -> ClientAnswer:
+    async def _pumped(self) -> ClientAnswer:
         """The answer, with a task beside it for what the client still has to say."""
         async with asyncio.TaskGroup() as group:
-            pump = group.create_task(self._pump(upload))
-            answer = await self.end
+            pump = group.create_task(self._pump())
+            answer = await self._end
             pump.cancel()
         return answer
 
-    async def _pump(self, upload: bool) -> None:
+    async def _pump(self) -> None:
         try:
-            if upload and await self.exchange.drain():
+            if self._upload and await self._exchange.drain():
                 self._wire.invite()
                 await self._carry(self._request.content)
             if self._tunnel is not None:
@@ -153,7 +175,7 @@ class Passage:
             pass  # the client is gone; whoever waits for the answer is being cancelled
 
     async def _carry(self, source: StreamReader) -> None:
-        exchange = self.exchange
+        exchange = self._exchange
         while await exchange.drain():
             data = await source.readany()
             if not data:
@@ -162,7 +184,7 @@ class Passage:
             self._record.bytes_in += len(data)
             exchange.write(data)
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """Nobody waits for the answer any more: it is there, or the client has left."""
         if self._over:
             pass
@@ -171,16 +193,16 @@ class Passage:
             return
         else:
             self._over = True
-            self.exchange.abort()
+            self._exchange.abort()
         # An exchange and its lane know each other, and us: the collector finds them in its time,
         # but the request and all that hangs on it need not wait for that.
-        del self.exchange, self.end, self._request, self._answer, self._record, self._wire
+        del self._exchange, self._end, self._request, self._answer, self._record, self._wire
 
     def _part(self, said: StreamReader) -> None:
         """A tunnel's client has closed: its last words are delivered."""
-        self.exchange.write(said.read_nowait())
-        self.exchange.write_eof()
-        asyncio.get_running_loop().call_later(PARTING, self.exchange.abort)
+        self._exchange.write(said.read_nowait())
+        self._exchange.write_eof()
+        asyncio.get_running_loop().call_later(PARTING, self._exchange.abort)
 
 
 def _is_event_stream(head: Reply) -> bool:
