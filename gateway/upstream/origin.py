@@ -147,13 +147,12 @@ class _Addresses:
         self._known: list[Address] = []
         self._preferred: int = socket.AF_UNSPEC
         self._until = 0.0
-        self._asking: asyncio.Task[list[Address]] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def get(self) -> Sequence[Address]:
         if monotonic() >= self._until:
             if self._asking is None:
-                self._asking = asyncio.create_task(self._ask())
-                self._asking.add_done_callback(self._answered)
+                self._asking = asyncio.create_task(self._learn())
             await asyncio.shield(self._asking)
         self._known.append(self._known.pop(0))
         # Each in its turn, but the family that the system prefers goes first (RFC 6724).
@@ -162,16 +161,19 @@ class _Addresses:
     def forget(self) -> None:
         self._until = 0.0
 
+    async def _learn(self) -> None:
+        # In the task, not in a callback of it: whoever comes between the two would find a question
+        # that has been answered and no answer.
+        try:
+            self._known = await self._ask()
+            self._preferred = self._known[0][0]
+            self._until = monotonic() + RESOLVED_SECONDS
+        finally:
+            self._asking = None
+
     async def _ask(self) -> list[Address]:
         loop = asyncio.get_running_loop()
         return [*await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)]
-
-    def _answered(self, task: asyncio.Task[list[Address]]) -> None:
-        self._asking = None
-        if not task.cancelled() and task.exception() is None:
-            self._known = task.result()
-            self._preferred = self._known[0][0]
-            self._until = monotonic() + RESOLVED_SECONDS
 
 
 class _Tls:

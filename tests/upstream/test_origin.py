@@ -168,6 +168,25 @@ async def test_a_resolver_that_hangs_is_asked_once_and_given_up(
         await until(lambda: pool.origin._addresses._asking is None)
 
 
+async def test_who_asks_as_the_answer_comes_has_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    comes = asyncio.Event()
+    found = await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
+
+    async def ask(_: _Addresses) -> Any:
+        comes.set()
+        return found[:1]
+
+    async def late() -> Any:
+        await comes.wait()
+        return await addresses.get()
+
+    monkeypatch.setattr(_Addresses, "_ask", ask)
+    addresses = _Addresses("crm.test", 80)
+    task = asyncio.ensure_future(late())
+    await asyncio.sleep(0)
+    assert await addresses.get() == await task == found[:1]
+
+
 async def test_an_address_is_remembered_for_a_while(pool_for: MakePool, resolve: Any) -> None:
     async with RawBackend(answering(ok())) as backend:
         resolver = resolve([("127.0.0.1", backend.port)])
