@@ -21,7 +21,7 @@ class Cors:
 
     def __init__(self, declared: Declared) -> None:
         self._everybody = "*" in declared.origins
-        self._origins = frozenset(map(_as_sent, declared.origins))
+        self._origins = frozenset(map(_as_sent, declared.origins)) - {"*"}
         self._credentials = declared.credentials and not self._everybody
         # A page has to ask for every type of body but three, and JSON is none of them.
         self._headers = ", ".join(dict.fromkeys(("Content-Type", *declared.headers)))

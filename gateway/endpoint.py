@@ -80,6 +80,7 @@ class BulkEndpoint:
         try:
             self._admit(outer)
             body = await self._read(request)
+            self._find_room()  # the heads of a thousand calls may have come before their bodies
             run = self._start(outer, trace, params, body)
         except Refused as mistake:
             return self._refuse(outer, trace, mistake)
@@ -102,8 +103,14 @@ class BulkEndpoint:
         if turned_away is not None:
             reason, message = turned_away.details, turned_away.message
             raise Refused(reason, message, retry_after=turned_away.retry_after)
+        self._find_room()
+        self._look_at_type(outer)
+
+    def _find_room(self) -> None:
         if len(self._execution) >= self._desk.limits.batches:
             raise Refused("overloaded", "too many bulk calls at once", retry_after=RETRY_AFTER)
+
+    def _look_at_type(self, outer: _Outer) -> None:
         media, _, _ = (outer.first("content-type") or "").partition(";")
         media = media.strip().lower()
         if media not in JSON_TYPES and not media.endswith("+json") and (media or outer.strange):

@@ -347,6 +347,21 @@ async def test_bodies_that_are_being_read_have_a_bound_together_and_small_ones_a
         assert await gateway.metric("gateway_buffered_bytes") == 0
 
 
+async def test_calls_whose_bodies_come_together_are_counted_when_they_have_come() -> None:
+    gate = asyncio.Event()
+    body = b'{"requests":[{"url":"/a"}]}'
+    async with RawBackend(gated(gate)) as backend, house(backend, limits=Limits(batches=1)) as g:
+        async with uploading(g, 5, 5 + len(body)) as one, uploading(g, 5, 5 + len(body)) as two:
+            while await g.metric("gateway_buffered_bytes") < 10:
+                pass
+            one.send(body)
+            await backend.until(lambda: len(backend.requests) == 1)
+            two.send(body)
+            assert (await two.answer())[0].startswith(b"HTTP/1.1 503 ")
+            gate.set()
+            assert (await one.answer())[0].startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_body_that_is_refused_or_left_holds_nothing() -> None:
     limits = Limits(request_bytes=10_000)
     async with RawBackend(echo) as backend, house(backend, limits=limits) as gateway:
