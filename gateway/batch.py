@@ -53,7 +53,7 @@ STATUS_OF = {
     "proxy_internal_response": 424,
     "proxy_internal_error": 500,
 }
-"""RFC 9209 error type -> the status of the result (DESIGN part 5), unless the failure names another."""
+"""RFC 9209 error type -> the status of its result, unless the failure names another."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class Failure(msgspec.Struct, frozen=True):
     error: str
     """An RFC 9209 error type, one of `STATUS_OF`: the metric's label."""
     details: str
-    """A slug that tells the cases of one type apart: `batch_deadline`, `not_json`, `onfail_abort`."""
+    """A slug that tells the cases of one type apart: `batch_deadline`, `onfail_abort`."""
     sent: bool = False
     """Whether any byte of the call may have reached the backend."""
     status: int = 0
@@ -112,9 +112,9 @@ class BulkCall:
     """The outer fields, bytes read as latin-1."""
     body: bytes
     params: Mapping[str, str] = field(default_factory=dict)
-    """What the endpoint's template matched: `prefix` (with its leading slash, or empty), `version`, ..."""
+    """What the endpoint's template matched: `version`, `prefix` (empty or with leading slash)."""
     origins: frozenset[str] = frozenset()
-    """The gateway's own public origins, `https://crm.example:443`: an absolute URL to one is rebased."""
+    """Own public origins, `https://crm.example:443`: an absolute URL to one is rebased."""
     max_subrequests: int = 100
     max_depth: int = 64
     header_policy: Any = None
@@ -264,7 +264,7 @@ class Batch:
     gated: bool = False
     """The answer's head waits for the first reply, and `Dialect.gate` is asked about it."""
     options: Any = None
-    """The dialect's own: what its renderer must know of the call (`includeResponseHeaders`, say)."""
+    """The dialect's own: what its renderer must know of the call."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,7 +293,7 @@ class Call(msgspec.Struct):
     method: str
     target: str
     headers: Headers
-    """All fields but those the engine writes; the batch's common tuple itself when nothing differs."""
+    """All but those the engine writes; the batch's common tuple itself when nothing differs."""
     body: bytes | None = None
     request_id: str = ""
     """Sent as `X-Request-Id`; empty: none is written."""
@@ -420,10 +420,10 @@ class Dialect(Protocol):
     def renderer(self, batch: Batch) -> Renderer: ...
 
     def refusal(self, status: int, reason: str, message: str) -> Answer:
-        """A whole-batch error in the dialect's own shape. `reason` is a slug of `errors.REASONS`."""
+        """A whole-batch error in the dialect's own shape. `reason` is of `errors.REASONS`."""
 
     def gate(self, batch: Batch, reply: Reply) -> Answer | None:
-        """Asked once, of the first reply from the backend: an answer for the whole batch, or None."""
+        """Asked once, of the first reply: an answer for the whole batch, or None."""
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the body, from the declarations that parse it."""

@@ -1,4 +1,4 @@
-"""The client's mistakes, each with its place and status. Raised before anything is sent upstream."""
+"""The client's mistakes, each with its place and status. Raised before anything is sent."""
 
 from __future__ import annotations
 

@@ -145,6 +145,7 @@ class Run:
         # Down: what is rendered waits for the writer.
         self._delivery = Delivery(plan, dialect.renderer(plan.batch), self._bug)
         self._due = False
+        self._writing = False
         self._gone = False
         self._settled = False
         self._writer: asyncio.Future[None] | None = None
@@ -165,13 +166,17 @@ class Run:
         """Everything that is ready. Tell `written` when the client has it."""
         self._due = self._delivery.done
         self._cancel_timer()
+        self._writing = True
         return self._delivery.take()
 
     def written(self, chunk: Chunk) -> None:
+        self._writing = False
         if self.record.first_byte is None:
             self.record.first_byte = self._execution.clock() - self._began
         self.record.bytes_out += len(chunk.data)
         self._release(chunk.held)
+        if self._lane.over_budget:
+            self._lane.reconsider()
 
     @property
     def complete(self) -> bool:
@@ -230,14 +235,22 @@ class Run:
         if self._expansions:
             self._flying[call.step] -= 1
             if self._queue and self._in_flight < self._terms.width:
-                self._submit(heappop(self._queue)[-1])
+                self._offer(heappop(self._queue)[-1])
         self._take_in(call, reply)
-        self._deliver()
+        delivery = self._delivery
+        if self._expansions or delivery.replies[delivery.awaits] is not None:
+            self._deliver()
         if self._gone:
             self._settle()
 
     def urgent(self, call: Call) -> bool:
-        """Whether the answer cannot go on without this call; asked when memory is short."""
+        """Whether the answer cannot go on without this call; asked when memory is short.
+
+        While results wait for a client that does not read, nothing is: there would be no bound."""
+        if call is self._gate:
+            return True
+        if self._writing or self._delivery.size:
+            return False
         awaited = self._delivery.awaits
         return awaited < 0 or call.step in self._behind(awaited)
 
@@ -254,7 +267,7 @@ class Run:
     # --- starting --------------------------------------------------------------------------------
 
     def _launch(self, starts: list[int]) -> None:
-        """Starts steps. One that ends at once lets others start, so the list grows as it is read."""
+        """Starts steps. One that ends at once lets others start: the list grows as it is read."""
         for index in starts:
             step = self.plan.steps[index]
             subrequest = step.subrequest
@@ -390,7 +403,7 @@ class Run:
         if self._gone:
             self._release(reply.held)
         else:
-            self._delivery.reply(index, reply)
+            self._delivery.replies[index] = reply
         return self._finish(index, reply.status >= 400)
 
     def _finish(self, index: int, bad: bool) -> list[int]:
@@ -410,7 +423,7 @@ class Run:
         """It will never run: a result all the same."""
         self.record.skipped += 1
         self._outcomes[index] = Outcome(failed=True, failure=failure)
-        self._delivery.reply(index, failed(failure))
+        self._delivery.replies[index] = failed(failure)
         self._recorder.skipped(self.record, self.plan.steps[index], failure)
 
     def _stop(self, verdict: Verdict) -> None:

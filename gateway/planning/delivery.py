@@ -34,7 +34,7 @@ class Delivery:
     """Where the answer stands, and what of it waits to be written."""
 
     __slots__ = ("_bug", "_ended", "_held", "_nest", "_opened", "_order", "_out", "_renderer",
-                 "_replies", "_sources", "_steps", "_turn", "awaits", "done", "size")  # fmt: skip
+                 "_sources", "_steps", "_turn", "awaits", "done", "replies", "size")  # fmt: skip
 
     def __init__(self, plan: Plan, renderer: Renderer, bug: Callable[[], None]) -> None:
         """`bug` is told, within its `except`, of a result that could not be rendered."""
@@ -50,16 +50,13 @@ class Delivery:
         self._bug = bug
         self._out = [renderer.head()]
         self._held = 0
-        self._replies: list[Reply | None] = [None] * len(plan.steps)
+        self.replies: list[Reply | None] = [None] * len(plan.steps)
+        """The one reply of each step that has one, put here as it comes."""
         self._sources: dict[int, Source] = {}
         self._ended: dict[int, Outcome] = {}
         self._nest: list[tuple[int, Step, Outcome]] = []
         self._turn = 0
         self._opened = False
-
-    def reply(self, index: int, reply: Reply) -> None:
-        """The one reply of a step."""
-        self._replies[index] = reply
 
     def source(self, index: int, source: Source) -> None:
         """The replies of this step come as they come, until `end`."""
@@ -78,9 +75,9 @@ class Delivery:
 
     def drop(self) -> int:
         """Nobody will read the answer: lets go of all that waits; how many bytes that were."""
-        held = self._held + sum(reply.held for reply in self._replies if reply is not None)
+        held = self._held + sum(reply.held for reply in self.replies if reply is not None)
         held += sum(r.held for source in self._sources.values() for r in source.deliver())
-        self._replies = [None] * len(self._steps)
+        self.replies = [None] * len(self._steps)
         self._out.clear()
         self.size = self._held = 0
         return held
@@ -88,25 +85,28 @@ class Delivery:
     def advance(self) -> None:
         """Renders everything that can leave now."""
         while (index := self.awaits) >= 0:
-            step, reply = self._steps[index], self._replies[index]
+            step, reply = self._steps[index], self.replies[index]
             if reply is not None:
-                self._replies[index] = None
+                self.replies[index] = None
                 self._held += reply.held
                 if step.size == 1 and reply is not GROUP:
-                    self._emit(self._whole(step, reply))
+                    data = self._whole(step, reply)
+                    self._out.append(data)
+                    self.size += len(data)
                 else:
                     self._group(step, reply)
             elif index not in self._sources or not self._parts(step):
                 return
-            self._next()
+            self._turn += 1
+            self._opened = False
+            self.awaits = self._order[self._turn] if self._turn < len(self._order) else -1
+            if self._nest:
+                self._close_parents()
         if not self.done:
             self.done = True
             self._emit(self._renderer.tail())
 
-    def _next(self) -> None:
-        self._turn += 1
-        self._opened = False
-        self.awaits = self._order[self._turn] if self._turn < len(self._order) else -1
+    def _close_parents(self) -> None:
         while self._nest and self._nest[-1][0] == self._turn:
             _, parent, outcome = self._nest.pop()
             self._emit(self._renderer.close(parent, outcome))

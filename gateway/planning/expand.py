@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import cast
 
 import msgspec
 
@@ -56,6 +57,14 @@ class Context:
     trace: Trace | None = None
     width: int = 8
     """How many runs of one step may be under way: the others are not made before their turn."""
+    merged: dict[tuple[Headers, bool], Headers] = field(default_factory=dict)
+    """Own fields, and whether there is a body -> all fields of such a call. Clients give many
+    subrequests the same ones, and the bytes of a tuple are made once."""
+
+    @property
+    def marked(self) -> bool:
+        """Whether each call has fields of its own that no other has."""
+        return self.idempotency_key is not None or self.trace is not None
 
 
 class Kept(msgspec.Struct):
@@ -71,11 +80,13 @@ class Kept(msgspec.Struct):
 
 
 def call(step: Step, context: Context) -> Call:
-    """The call of a plain step."""
-    target, body = step.subrequest.target, step.subrequest.body
-    assert isinstance(target, str)
-    assert body is None or isinstance(body, bytes)
-    return _call(step, context, target, body, "0", 0)
+    """The call of a plain step: nearly every call there is, so it takes the short way."""
+    subrequest = step.subrequest
+    target, body = subrequest.target, subrequest.body
+    if subrequest.headers or body is not None or context.marked:
+        return _call(step, context, cast(str, target), cast(bytes, body), "0", 0)
+    number = f"{context.batch_id}.{step.index}"
+    return Call(subrequest.method, cast(str, target), context.headers, None, number, (), step.index)
 
 
 def sketch(step: Step, context: Context) -> Call:
@@ -94,19 +105,27 @@ def _call(
     return Call(
         step.subrequest.method,
         target,
-        headers.merge(context.headers, own, context.rules) if own else context.headers,
+        _fields(context, own, body is not None),
         body,
         f"{context.batch_id}.{number}",
-        _extra(
-            own, body, context, f"{step.index}-{run}{further}" if context.rules.runs else number
-        ),
+        _extra(own, context, f"{step.index}-{run}{further}" if context.rules.runs else number),
         step.index,
     )
 
 
-def _extra(own: Headers, body: bytes | None, context: Context, key: str) -> Headers:
+def _fields(context: Context, own: Headers, body: bool) -> Headers:
+    """Own fields over the inherited ones, and the type of a body that has none."""
+    fields = context.merged.get((own, body))
+    if fields is None:
+        brought = own + headers.body_type(own) if body else own
+        fields = headers.merge(context.headers, brought, context.rules)
+        context.merged[own, body] = fields
+    return fields
+
+
+def _extra(own: Headers, context: Context, key: str) -> Headers:
     """Fields of this call alone. They stay out of the common ones, whose bytes are made once."""
-    extra = headers.body_type(own) if body is not None else ()
+    extra: Headers = ()
     if context.idempotency_key and headers.first(own, "idempotency-key") is None:
         extra += (("Idempotency-Key", f"{context.idempotency_key}-{key}"),)
     if context.trace is not None:

@@ -91,10 +91,10 @@ def _ordered(flat: list[Flat], names: dict[str, int]) -> Iterator[Step]:
     fence: tuple[int, ...] = ()
     reads: list[int] = []
     for index, (subrequest, parent, size) in enumerate(flat):
-        sources = _sources(subrequest, names, before=index)
+        sources = _sources(subrequest, names, before=index) if subrequest.reads else ()
         follows = fence
-        if not _sends(subrequest):
-            pass
+        if subrequest.refusal is not None or subrequest.target == "":
+            pass  # a refused entry and a mere group have no effect, so they order nothing
         elif not subrequest.safe:
             follows = (*reads, *fence) if reads else fence
             fence, reads = (index,), []
@@ -109,31 +109,22 @@ def _ordered(flat: list[Flat], names: dict[str, int]) -> Iterator[Step]:
             index=index,
             subrequest=subrequest,
             follows=follows,
-            needs=_needs(subrequest, names),
+            needs=_needs(subrequest, names) if subrequest.needs else (),
             sources=sources,
             parent=parent,
             size=size,
         )
 
 
-def _sends(subrequest: Subrequest) -> bool:
-    """A refused entry and a mere group have no effect, so they order nothing."""
-    return subrequest.refusal is None and subrequest.target != ""
-
-
 def _sources(
     subrequest: Subrequest, names: dict[str, int], before: int
 ) -> tuple[tuple[str, int], ...]:
     """The earlier steps whose results it reads. A later or unknown name stays unresolved (D-A6)."""
-    if not subrequest.reads:
-        return ()
     found = ((name, names.get(name, before)) for name in dict.fromkeys(subrequest.reads))
     return tuple((name, step) for name, step in found if step < before)
 
 
 def _needs(subrequest: Subrequest, names: dict[str, int]) -> tuple[int, ...]:
-    if not subrequest.needs:
-        return ()
     for name in subrequest.needs:
         if name not in names:
             raise Refused("bad_reference", f"{subrequest.where}: depends on a name nobody has")

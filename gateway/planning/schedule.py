@@ -58,17 +58,15 @@ class Schedule:
         """What starts now: ready steps in order of delivery, up to the width."""
         starts: list[int] = []
         while self.running < self.width and (self._ready or self._first):
-            index = self._delivery[self._pop()]
+            if self._ready and not (self._first and self._first[0] < self._ready[0]):
+                index = self._delivery[heappop(self._ready)]
+            else:
+                index = self._delivery[self._first.popleft()]
             if self._undecided[index]:
                 self._undecided[index] = 0
                 self.running += 1
                 starts.append(index)
         return starts
-
-    def _pop(self) -> int:
-        if self._ready and not (self._first and self._first[0] < self._ready[0]):
-            return heappop(self._ready)
-        return self._first.popleft()
 
     def finish(self, index: int, *, failed: bool) -> tuple[list[int], list[Skip]]:
         """A started step has ended: what starts now, and what never will."""

@@ -158,7 +158,7 @@ class Exchange:
             answer = self._gate(step, reply)
             if answer is not None:
                 return _whole(answer)
-            self._delivery.reply(step.index, reply)
+            self._delivery.replies[step.index] = reply
             waiting.extend(self._finish(step, reply.failed))
         assert not self._canned, "replies that nobody asked for"
         self._delivery.advance()
@@ -215,7 +215,7 @@ class Exchange:
 
     def _skip(self, skip: Skip) -> None:
         slug = "onfail_abort" if self._plan.steps[skip.because].subrequest.barrier else "dependency"
-        self._delivery.reply(skip.step, failed(Failure("proxy_internal_response", slug)))
+        self._delivery.replies[skip.step] = failed(Failure("proxy_internal_response", slug))
 
 
 def _fault() -> None:

@@ -104,13 +104,13 @@ class Carried:
         return self._finish(step, outcome.failed)
 
     def _end(self, step: Step, reply: Reply) -> list[int]:
-        self._delivery.reply(step.index, reply)
+        self._delivery.replies[step.index] = reply
         return self._finish(step, reply.failed)
 
     def _finish(self, step: Step, bad: bool) -> list[int]:
         starts, skips = self._schedule.finish(step.index, failed=bad)
         for skip in skips:
-            self._delivery.reply(skip.step, failed(SKIPPED))
+            self._delivery.replies[skip.step] = failed(SKIPPED)
         return starts
 
 
