@@ -449,8 +449,9 @@ def test_a_stream_without_its_end_is_an_error(coding: bytes, encode: object) -> 
     ("coding", "data"),
     [
         (b"gzip", b"plain text"),
-        (b"gzip", gzip.compress(b"x") + b"junk"),
-        (b"gzip", gzip.compress(b"x")[:-8] + b"\0" * 8),
+        # Without the time, which would be part of the test's name.
+        (b"gzip", gzip.compress(b"x", mtime=0) + b"junk"),
+        (b"gzip", gzip.compress(b"x", mtime=0)[:-8] + b"\0" * 8),
         (b"deflate", zlib.compress(b"x") + b"junk"),
         (b"deflate", zlib.compress(b"x") + zlib.compress(b"x")),
         (b"deflate", b"\xff\xff\xff"),
