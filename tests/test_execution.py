@@ -411,6 +411,10 @@ async def test_only_what_the_answer_waits_for_is_urgent() -> None:
     assert scene.run.urgent(first)
     assert not scene.run.urgent(second)
     scene.answer(0)
+    assert not scene.run.urgent(second), "a result waits for the client"
+    chunk = scene.run.take()
+    assert not scene.run.urgent(second), "it is on its way to the client"
+    scene.run.written(chunk)
     assert scene.run.urgent(second)
 
 

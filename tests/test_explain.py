@@ -208,6 +208,7 @@ def test_fields_are_merged_as_they_would_be_sent() -> None:
     (only,) = explained("guidewire", body, "/batch", *fields, headers=lists).subrequests
     assert only.headers == (
         ("X-Own", "1"),
+        ("Content-Type", "application/json"),
         ("X-Out", "2"),
         ("Host", "crm.example"),
         ("X-Forwarded-For", "<client>"),
@@ -215,7 +216,6 @@ def test_fields_are_merged_as_they_would_be_sent() -> None:
         ("X-Forwarded-Host", "crm.example"),
         ("Via", "1.1 bulk-gateway-test"),
         ("Accept-Encoding", "identity"),
-        ("Content-Type", "application/json"),
         ("X-Request-Id", "<id>.0"),
     )
     assert only.body is not None
