@@ -22,6 +22,8 @@ from tests.bench.run import Run, progress
 from tests.bench.workload import WrongAnswer
 
 RESULTS = Path(__file__).parent / "results"
+PATIENCE = 600.0
+"""Seconds for one case; the longest take three minutes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,11 +77,12 @@ async def _run(report: Report, options: argparse.Namespace) -> None:
 
 
 async def _case(run: Run, name: str) -> None:
-    """One case that cannot be measured does not take the others with it."""
+    """One case that cannot be measured, or hangs, does not take the others with it."""
     began = time.monotonic()
     progress(f"== {name}")
     try:
-        await CASES[name](run)
+        async with asyncio.timeout(PATIENCE):
+            await CASES[name](run)
     except (LoadError, WrongAnswer, OSError, asyncio.IncompleteReadError) as trouble:
         run.trouble(f"{name}: {type(trouble).__name__}: {trouble}")
     progress(f"   {name} took {time.monotonic() - began:.0f} s")

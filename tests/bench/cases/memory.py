@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from tests.bench.contestants import Running, gateway
-from tests.bench.load import rounds
+from tests.bench.load import GRACE, rounds
 from tests.bench.rounds import checked
 from tests.bench.run import Run
 from tests.bench.workload import Workload
@@ -53,7 +53,7 @@ async def _read(reader: asyncio.StreamReader, seconds: float, pause: float) -> i
     total = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        total += len(data := await reader.read(PIECE))
+        total += len(data := await asyncio.wait_for(reader.read(PIECE), GRACE))
         if not data:
             raise ConnectionError("the answer ended early")
         await asyncio.sleep(pause)
