@@ -305,7 +305,9 @@ class Log:
     subrequests: Literal["failed", "all", "none"] = setting(
         "failed", "which ones a bulk call's line lists: failed, all, none"
     )
-    sample: Portion = setting(1.0, "of the lines about requests that went well")
+    sample: Portion = setting(
+        0.0, "of passed requests that went well, the part that gets a line; the others all do"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
