@@ -7,12 +7,14 @@ only. The clock counts all threads, also ended ones; children are found in `/pro
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 SCHEDULED = 2
@@ -20,6 +22,10 @@ SCHEDULED = 2
 
 PATIENCE = 10.0
 """Seconds a process has to end after SIGTERM."""
+
+_END_WITH_PARENT = 1
+"""prctl's PR_SET_PDEATHSIG."""
+_PRCTL = ctypes.CDLL(None).prctl
 
 
 class Process:
@@ -43,7 +49,7 @@ class Process:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+                preexec_fn=partial(_prepare, cpus),
             )
         self.argv = tuple(argv)
         self.log = log
@@ -92,6 +98,12 @@ class Process:
         for pid in found:
             found.extend(_children(pid))
         return found
+
+
+def _prepare(cpus: frozenset[int]) -> None:
+    """In the child, before it becomes the command: a benchmark that is killed leaves nothing."""
+    _PRCTL(_END_WITH_PARENT, signal.SIGTERM)
+    os.sched_setaffinity(0, cpus)
 
 
 def _readings(pids: Sequence[int]) -> Iterator[tuple[int, float]]:
