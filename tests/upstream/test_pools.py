@@ -16,8 +16,8 @@ async def test_idle_connections_close_at_once_and_busy_ones_after_their_call(
     scripts = answering(ok()), gated(gate)
     async with RawBackend(*scripts) as backend, pool_for(backend.url) as pool:
         owner = Owner(pool)
-        slow = [owner.send(), owner.send()]
-        await owner.reply(slow[0])
+        owner.send(), owner.send()
+        await owner.count(1)
         await until(lambda: len(pool.idle) == 1)
         pool.wind_down()
         await backend.until(lambda: backend.open == 1)
