@@ -29,7 +29,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from gateway.answer import BodyStalled, ClientAnswer, canned, problem
@@ -65,11 +65,11 @@ class Client(RequestHandler):
         "_began",
         "_chunked",
         "_clients",
-        "_deaf",
         "_flushed",
         "_flushed_at",
         "_head_bytes",
         "_heard",
+        "_last_words",
         "_linger_end",
         "_lingering",
         "_socket",
@@ -100,8 +100,8 @@ class Client(RequestHandler):
         """The client holds its body back until it is asked for it."""
         self._chunked: StreamReader | None = None
         """The chunked body that the parser read last, or still reads."""
-        self._deaf = False
-        """What the client says after the requests in hand is not listened to."""
+        self._last_words: StreamReader | None = None
+        """What the client says after this body is not listened to."""
         self.answer: ClientAnswer | None = None
         self.counted = False
         """Its request is among the `busy` ones."""
@@ -131,13 +131,13 @@ class Client(RequestHandler):
         if self._lingering:
             self._lingering = min(self._heard + LINGER, self._linger_end)
             return
-        if self._deaf:
+        if self._last_words is not None and self._last_words.is_eof():
             return
         if self._chunked is not None and self._chunked.is_eof() and not self._upgraded:
             self._renew_parser()
         known = len(self._messages)
         super().data_received(data)
-        self._distrust(known)
+        self._distrust(known, data)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             if data:
@@ -164,9 +164,14 @@ class Client(RequestHandler):
             max_msg_queue_size=self._max_msg_queue_size,
         )
 
-    def _distrust(self, known: int) -> None:
-        """Drops requests that the parser read right behind a chunked body, before it could be
-        renewed: the connection ends with the answers to those before them."""
+    def _distrust(self, known: int, data: bytes) -> None:
+        """Finds requests behind which the parser cannot be relied upon; with those before them the
+        connection ends.
+
+        1. One read right behind a chunked body, before the parser could be renewed.
+        2. A chunked one with which the queue is full: there are bytes left in the parser.
+        3. One that offers a protocol unknown to aiohttp: it loses what it has read behind it.
+        """
         messages = self._messages
         for place in range(known, len(messages)):
             message, payload = messages[place]
@@ -175,15 +180,16 @@ class Client(RequestHandler):
             if self._chunked is not None:
                 while len(messages) > place:
                     messages.pop()
-                self._deaf = True
+                self._last_words = EMPTY_PAYLOAD
                 if not messages and self._current_request is None:
                     self.close()
                 return
             if message.chunked:
                 self._chunked = payload
-        # A full queue stops the parser with bytes in it, which would be lost with it.
-        full = len(messages) >= self._max_msg_queue_size
-        self._deaf = full and self._chunked is not None and self._chunked.is_eof()
+                if place + 1 >= self._max_msg_queue_size:
+                    self._last_words = payload
+            elif message.upgrade and _loses(message, data):
+                self._last_words = payload
 
     def _look_for_a_bad_body(self, content: StreamReader) -> None:
         """Something follows a body that has not ended: aiohttp's parser has given up in the middle
@@ -200,7 +206,8 @@ class Client(RequestHandler):
 
     @property
     def leaving(self) -> bool:
-        return self._clients.leaving or self._uninvited or (self._deaf and not self._messages)
+        said = self._last_words is not None and not self._messages
+        return said or self._clients.leaving or self._uninvited
 
     def invite(self) -> None:
         if self._uninvited:
@@ -266,7 +273,7 @@ class Client(RequestHandler):
         answer = self.answer
         if answer is not None and answer.began and not answer.ended:
             answer.cut()
-        if answer is not None and self._deaf and not self._messages:
+        if answer is not None and self._last_words is not None and not self._messages:
             answer.close()
         if self._uninvited:
             # It was never asked for its body and is not going to send it; the answer said `close`.
@@ -378,6 +385,12 @@ class Client(RequestHandler):
     def _abort(self) -> None:
         if self._socket is not None:
             self._socket.abort()
+
+
+def _loses(message: RawRequestMessage, data: bytes) -> bool:
+    """Whether aiohttp's parser drops bytes that follow this request's head."""
+    known = message.headers.get("Upgrade", "").lower() in ("tcp", "websocket")
+    return not known and data.find(b"\r\n\r\n") + 4 != len(data)
 
 
 class _Tunnel:

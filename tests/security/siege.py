@@ -1,4 +1,4 @@
-"""The whole gateway under siege: bytes in front of it, a backend that keeps what it received behind.
+"""The whole gateway under siege: bytes in front of it, behind it a backend that keeps every byte.
 
 Attackers do not use client libraries, so nothing here helps a request to be well-formed, and what
 comes back is read as strictly as a client could read it.
@@ -19,7 +19,7 @@ from gateway.config.settings import Listener, Log, Settings, Upstream
 from gateway.server import serving
 from gateway.server.worker import Gateway
 from tests.front import raw
-from tests.support.raw_backend import Peer, RawBackend, ok
+from tests.support.raw_backend import Peer, RawBackend, Request, ok
 
 LOOPBACK = Listener(address="127.0.0.1:0")
 
@@ -233,9 +233,11 @@ def truto(*resources: dict[str, Any], **more: Any) -> bytes:
 # --- the backend ---------------------------------------------------------------------------------
 
 
+def echoed(request: Request) -> bytes:
+    return ok(json.dumps({"method": request.method, "target": request.target}).encode())
+
+
 async def echo(peer: Peer) -> None:
     """Answers with what it was asked."""
     while True:
-        request = await peer.request()
-        said = {"method": request.method, "target": request.target}
-        await peer.send(ok(json.dumps(said).encode()))
+        await peer.send(echoed(await peer.request()))

@@ -38,10 +38,12 @@ IDENTITIES = (
     "X-Client-Cert", "Client-Cert", "X-Envoy-Original-Path", "X-Goog-Authenticated-User-Email",
     "X-MS-Client-Principal", "X-Amzn-Oidc-Identity", "Proxy", "X-Host", "X-Proxyuser-Ip",
 )  # fmt: skip
-OURS = ("Host", "Via", "X-Request-Id", "Accept-Encoding", "X-HTTP-Method-Override",
-        "X-Method-Override", "X-HTTP-Method", "Max-Forwards", "Connection", "Proxy-Connection",
-        "Keep-Alive", "TE", "Trailer", "Upgrade", "Proxy-Authorization", "Expect",
-        "traceparent", "tracestate")  # fmt: skip
+OURS = (
+    "Host", "Via", "X-Request-Id", "Accept-Encoding", "X-HTTP-Method-Override",
+    "X-Method-Override", "X-HTTP-Method", "Max-Forwards", "Connection", "Proxy-Connection",
+    "Keep-Alive", "TE", "Trailer", "Upgrade", "Proxy-Authorization", "Expect", "traceparent",
+    "tracestate",
+)  # fmt: skip
 """No subrequest brings these either."""
 
 
@@ -238,8 +240,10 @@ async def test_a_bulk_call_in_absolute_form_gets_no_other_host_for_its_parts() -
 async def test_a_method_override_is_not_passed_through_where_methods_are_checked() -> None:
     from gateway.config.settings import PassThrough, Paths
 
-    overrides = [("X-HTTP-Method-Override", "DELETE"), ("X_METHOD_OVERRIDE", "DELETE"),
-                 ("x-http-method", "DELETE")]  # fmt: skip
+    overrides = [
+        ("X-HTTP-Method-Override", "DELETE"), ("X_METHOD_OVERRIDE", "DELETE"),
+        ("x-http-method", "DELETE"),
+    ]  # fmt: skip
     async with RawBackend(echo) as backend:
         passing = PassThrough(enforce_paths=True)
         async with siege(backend, passthrough=passing, paths=Paths(methods=("GET",))) as gate:
