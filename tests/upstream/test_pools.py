@@ -13,10 +13,12 @@ async def test_idle_connections_close_at_once_and_busy_ones_after_their_call(
     pool_for: MakePool,
 ) -> None:
     gate = asyncio.Event()
-    scripts = answering(ok()), gated(gate)
+    scripts = gated(gate), answering(ok())
     async with RawBackend(*scripts) as backend, pool_for(backend.url) as pool:
         owner = Owner(pool)
-        owner.send(), owner.send()
+        owner.send()
+        await backend.until(lambda: len(backend.requests) == 1)
+        owner.send()
         await owner.count(1)
         await until(lambda: len(pool.idle) == 1)
         pool.wind_down()
