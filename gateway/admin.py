@@ -43,7 +43,7 @@ class State(Protocol):
     def set_level(self, level: str) -> None:
         """Raises ValueError."""
 
-    def ready(self) -> Sequence[str]:
+    async def ready(self) -> Sequence[str]:
         """Why no traffic should come; empty when it should."""
 
     async def scrape(self, accept: str, accept_encoding: str) -> Scrape: ...
@@ -97,7 +97,7 @@ class _Pages:
         return _json({"live": True})
 
     async def readyz(self, _: web.Request) -> web.Response:
-        reasons = list(self._state.ready())
+        reasons = list(await self._state.ready())
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def metrics(self, request: web.Request) -> web.Response:

@@ -45,7 +45,7 @@ class Operators:
     def set_level(self, level: str) -> None:
         self._gateway.logs.set_level(level)
 
-    def ready(self) -> Sequence[str]:
+    async def ready(self) -> Sequence[str]:
         return self._gateway.ready()
 
     async def scrape(self, accept: str, accept_encoding: str) -> Scrape:

@@ -35,7 +35,7 @@ class Gateway:
             raise ValueError("expected one of debug, info")
         self.level = level
 
-    def ready(self) -> Sequence[str]:
+    async def ready(self) -> Sequence[str]:
         return self.reasons
 
     async def scrape(self, accept: str, accept_encoding: str) -> Scrape:

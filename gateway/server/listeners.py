@@ -190,3 +190,32 @@ class Certificate:
                 found = os.stat(path)
                 stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
         return tuple(stamps)
+
+
+class Certificates:
+    """All of a process's certificates, looked at now and then."""
+
+    def __init__(self) -> None:
+        self._all: list[Certificate] = []
+        self._recheck: asyncio.TimerHandle | None = None
+
+    def context(self, door: Door) -> ssl.SSLContext | None:
+        """What is spoken at this door. Raises `CannotListen`."""
+        if door.tls is None:
+            return None
+        self._all.append(Certificate(door.tls))
+        return self._all[-1].context
+
+    def refresh(self) -> None:
+        for certificate in self._all:
+            certificate.refresh()
+
+    def watch(self) -> None:
+        """To be called once, when all are there."""
+        self.refresh()
+        if self._all:
+            self._recheck = asyncio.get_running_loop().call_later(RECHECK, self.watch)
+
+    def close(self) -> None:
+        if self._recheck is not None:
+            self._recheck.cancel()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
@@ -26,7 +25,8 @@ from gateway.config.settings import Settings
 from gateway.server import process
 from gateway.server.clients import Clients
 from gateway.server.door import require_c_parser
-from gateway.server.listeners import RECHECK, Certificate, Door, bind, discard, listen
+from gateway.server.listeners import Certificates, Door, bind, discard, listen
+from gateway.server.operations import serve_operators
 
 PARTING = 1.0
 """Seconds for closed connections to take their last bytes, and for cancelled handlers to end."""
@@ -88,12 +88,11 @@ class Worker:
         app.leave = self.asked.set
         app.followers.append(self._follow)
         self._servers: list[asyncio.Server] = []
-        self._certificates: list[Certificate] = []
+        self._certificates = Certificates()
         self._operators: web.AppRunner | None = None
         self._limit: asyncio.Timeout | None = None
         self._signalled = False
         self._hurried = False
-        self._recheck: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Raises `CannotListen` for a certificate that cannot be read; nothing is left behind."""
@@ -105,17 +104,18 @@ class Worker:
 
     async def _start(self) -> None:
         await self.app.start()
-        await self._serve_operators()
+        if self.ops:
+            # Not through `Clients`: an operator must get in when clients fill the house.
+            self._operators = await serve_operators(self.app.ops, self.ops, self._certificates)
         for door in self.doors:
-            context, head = self._context(door), self.settings.client.header
+            context, head = self._certificates.context(door), self.settings.client.header
             self._servers.append(await listen(door, self.clients, context, head))
         self.clients.start()
-        self._watch_certificates()
+        self._certificates.watch()
 
     def refresh(self) -> None:
         """SIGHUP: certificates and settings may have changed."""
-        for certificate in self._certificates:
-            certificate.refresh()
+        self._certificates.refresh()
         self.app.reload()
 
     def _follow(self, settings: Settings) -> None:
@@ -163,8 +163,7 @@ class Worker:
         """Closes what is left; what has not ended by now is cut."""
         self._shut()
         await self.clients.part(PARTING)
-        if self._recheck is not None:
-            self._recheck.cancel()
+        self._certificates.close()
         if self._operators is not None:
             await self._operators.cleanup()
         await self.app.close()
@@ -174,31 +173,6 @@ class Worker:
             server.close()
         if self._servers:  # else it may not even have started
             self.app.shut()
-
-    def _context(self, door: Door) -> ssl.SSLContext | None:
-        if door.tls is None:
-            return None
-        self._certificates.append(Certificate(door.tls))
-        return self._certificates[-1].context
-
-    def _watch_certificates(self) -> None:
-        for certificate in self._certificates:
-            certificate.refresh()
-        if self._certificates:
-            loop = asyncio.get_running_loop()
-            self._recheck = loop.call_later(RECHECK, self._watch_certificates)
-
-    async def _serve_operators(self) -> None:
-        """Not through `Clients`: an operator must get in when clients fill the house."""
-        if not self.ops:
-            return
-        self._operators = web.AppRunner(
-            self.app.ops, access_log=None, shutdown_timeout=PARTING, auto_decompress=False
-        )
-        await self._operators.setup()
-        for door in self.ops:
-            context = self._context(door)
-            await web.SockSite(self._operators, door.sock, ssl_context=context).start()
 
 
 def _most_clients(settings: Settings) -> int:
