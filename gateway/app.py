@@ -84,6 +84,7 @@ class App:
         self.pools = Pools(self.service.pool)
         self._open.push_async_callback(self.pools.close)
         self._open.push_async_callback(self.evaluator.close)
+        self._open.callback(self.execution.close)
         self._probe = self._probing(settings.upstream, UNKNOWN)
         self._open.push_async_callback(self._stop_probing)
         self._expose()

@@ -580,6 +580,11 @@ class Execution:
         for run in self._runs:
             run.deadline = min(run.deadline, deadline)
 
+    def close(self) -> None:
+        """The process ends before its batches have: what was sent of them must still be told."""
+        for run in list(self._runs):
+            run.tick(inf)
+
     def _tick(self) -> None:
         now = self.clock()
         for run in list(self._runs):

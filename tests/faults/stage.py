@@ -193,7 +193,7 @@ class Stage:
         told = [line for line in lines if line["event"] == "batch"]
         assert len(told) == len(self.bulks), told
         for bulk, line in zip(self.bulks, told, strict=True):
-            sent, unsent = _indexes(line.get("writes_sent")), _indexes(line.get("writes_unsent"))
+            sent, unsent = indexes(line.get("writes_sent")), indexes(line.get("writes_unsent"))
             assert not sent & unsent, line
             assert sent | unsent == bulk.writes.keys(), line
             for index, target in bulk.writes.items():
@@ -261,7 +261,7 @@ def _error(proxy_status: str) -> tuple[str, bool | None]:
     return error[1] if error else "", sent[1] == "1" if sent else None
 
 
-def _indexes(text: str | None) -> set[int]:
+def indexes(text: str | None) -> set[int]:
     """`0-2 5` -> {0, 1, 2, 5}."""
     found: set[int] = set()
     for part in (text or "").split():
