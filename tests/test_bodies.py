@@ -306,6 +306,31 @@ def test_a_key_twice_is_found_whatever_the_values(
     assert seen(body, **{"": -1}) == ("a key stands twice" if twice else None)
 
 
+@pytest.mark.parametrize(
+    ("body", "most", "too_many"),
+    [
+        (b'{"requests":[1,2,3]}', 3, False),
+        (b'{"requests":[1,2,3]}', 2, True),
+        (b'{"requests":[{},[],"x"' + b",{}" * 30_000 + b"]}", 100, True),
+        (b'{"requests":{"a":1,"b":{}}}', 2, False),
+        (b'{"requests":{"a":1,"a":2,"b":{}}}', 2, True),
+        (b'{"x":[1,2,3],"requests":[1]}', 1, False),
+        (b'{"requests":"x"}', 0, False),
+        (b'{"requests":null}', 0, False),
+        (b'{"requests":[1', 1, False),
+        (b"[1,2,3]", 1, False),
+        (b"nonsense", 1, False),
+        (b'{"requests":["\xff"]}', 1, False),
+    ],
+)
+def test_too_many_entries_are_known_before_any_is_made(
+    body: bytes, most: int, too_many: bool
+) -> None:
+    """In a long document: a short one cannot hold many."""
+    assert bodies.more(b" " * 70_000 + body, "requests", most) is too_many
+    assert not bodies.more(body[:2000], "requests", most)
+
+
 # --- contents ------------------------------------------------------------------------------------
 
 

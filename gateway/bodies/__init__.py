@@ -6,7 +6,7 @@ bits, long decimals, key order), so JSON is validated and then copied, up and do
 
 from gateway.bodies.codings import CodingError, Decoder
 from gateway.bodies.contents import splice
-from gateway.bodies.documents import check_document, decode, document, position
+from gateway.bodies.documents import check_document, decode, document, more, position
 from gateway.bodies.duplicates import refuse_duplicates
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "check_document",
     "decode",
     "document",
+    "more",
     "position",
     "refuse_duplicates",
     "splice",

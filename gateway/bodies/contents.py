@@ -43,8 +43,14 @@ def _is_json(body: bytes) -> bool:
         return _is_json_to_orjson(body)
 
 
+_WORTH_A_TREE = 2**20
+
+
 def _is_json_to_orjson(body: bytes) -> bool:
-    """The second opinion: each of the two refuses some texts within the grammar."""
+    """The second opinion: each of the two refuses some texts within the grammar. This one makes a
+    tree of it, up to twenty times its size, so a long text has to do with the first."""
+    if len(body) > _WORTH_A_TREE:
+        return False
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -7,9 +7,11 @@ raw spans, depth, and messages that quote the client.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, Raw, UnsetType
 
 from gateway.batch import Where
 from gateway.bodies.depth import depth
@@ -45,6 +47,50 @@ def decode(body: bytes | msgspec.Raw, shape: type[T], where: Where = "") -> T:
     except RecursionError:
         raise Refused("too_deep", _placed("nested too deeply", where)) from None
     return decoded
+
+
+def more(body: bytes, member: str, than: int) -> bool:
+    """Whether a list or a map of the document has more entries than that, found without making
+    them: an entry of three bytes costs a hundred in memory, and there is room for a million."""
+    if len(body) <= _SMALL:
+        return False
+    keys = _Keys(than)
+    try:
+        msgspec.json.decode(body, type=_few(member, than), dec_hook=keys)
+    except msgspec.ValidationError as mistake:
+        return keys.left < 0 or str(mistake).startswith("Expected `array` of at most length")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # whoever decodes it says so
+    return False
+
+
+_SMALL = 64 * 1024
+
+
+@lru_cache(maxsize=64)
+def _few(member: str, most: int) -> Any:
+    """A document in which a list is read like a tuple of `most` places, so that reading ends at the
+    first element too many, and every key of a map is shown to `_Keys`."""
+    places = [(f"at{place}", Raw | UnsetType, UNSET) for place in range(most)]
+    few = msgspec.defstruct("Few", places, array_like=True, forbid_unknown_fields=True)
+    return msgspec.defstruct("Document", [(member, few | dict[_Key, Raw] | UnsetType, UNSET)])
+
+
+class _Key:
+    """A key of a map, whatever it says."""
+
+
+class _Keys:
+    """Counts them, and ends the reading at one too many."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def __call__(self, kind: type, key: object) -> _Key:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("too many")
+        return _Key()
 
 
 _DECODERS: dict[Any, msgspec.json.Decoder[Any]] = {}

@@ -28,6 +28,9 @@ Form = Callable[[bytes, Where], Iterator[Header]]
 
 _NO_LISTS = HeaderPolicy()
 
+LONGEST = 2**20
+"""Bytes of all fields of one subrequest, as they are written."""
+
 
 class OwnFields:
     """The own fields of a batch's subrequests, checked and cleaned."""
@@ -47,6 +50,8 @@ class OwnFields:
     def _read(self, spelling: bytes, where: Where) -> Headers:
         if spelling == b"null":
             return ()
+        if len(spelling) > LONGEST:
+            raise Refused("bad_shape", f"{where}: longer than {LONGEST} bytes")
         try:
             return headers.own(self._form(spelling, where), self._policy)
         except BadHeader as bad:
@@ -96,6 +101,8 @@ def any_form(spelling: bytes, where: Where) -> Iterator[Header]:
     """A map, a list of items or of lines, or both mixed."""
     if spelling.startswith(b"{"):
         fields = bodies.decode(spelling, dict[str, Raw], where)
+        if len(fields) > headers.MOST_OWN:  # or each of them would be counted in the text
+            raise Refused("bad_shape", f"{where}: more than {headers.MOST_OWN} header fields")
         _requests.refuse_duplicates(spelling, dict.fromkeys(fields, 1), where)
         for name, value in fields.items():
             yield from _pair(name, value, where)

@@ -162,10 +162,7 @@ class _Reader:
         self._own = _fields.OwnFields(_own_form, bulk)
         self._key = next((v for name, v in parse_qsl(bulk.query) if name == "apiKey"), "")
         self._references = 0
-        self._drafts = _drafts(requests, older)
-        if len(self._drafts) > bulk.max_subrequests:
-            message = f"requests: more than {bulk.max_subrequests} subrequests"
-            raise Refused("too_many_subrequests", message)
+        self._drafts = _drafts(requests, older, bulk.max_subrequests)
         bodies.refuse_duplicates(bulk.body, _seen(self._drafts))
         self._named = {draft.name: draft for draft in self._drafts}
 
@@ -280,11 +277,13 @@ class _Reader:
         return None
 
 
-def _drafts(requests: Sequence[BatchRequest], older: bool) -> list[_Draft]:
-    """All requests, depth first."""
+def _drafts(requests: Sequence[BatchRequest], older: bool, most: int) -> list[_Draft]:
+    """All requests, depth first. Stops at one too many, wherever it stands."""
     drafts: list[_Draft] = []
-    waiting = [(entry, f"requests[{i}]", -1) for i, entry in enumerate(requests)][::-1]
+    waiting = [(entry, f"requests[{i}]", -1) for i, entry in enumerate(requests[: most + 1])][::-1]
     while waiting:
+        if len(drafts) + len(waiting) > most:
+            raise Refused("too_many_subrequests", f"requests: more than {most} subrequests")
         entry, where, parent = waiting.pop()
         index = len(drafts)
         drafts.append(
@@ -292,9 +291,8 @@ def _drafts(requests: Sequence[BatchRequest], older: bool) -> list[_Draft]:
         )
         if parent >= 0:
             drafts[parent].children.append(index)
-        children = [
-            (child, f"{where}.requests[{i}]", index) for i, child in enumerate(entry.requests or ())
-        ]
+        nested = (entry.requests or [])[: most + 1]
+        children = [(child, f"{where}.requests[{i}]", index) for i, child in enumerate(nested)]
         waiting.extend(reversed(children))
     return drafts
 

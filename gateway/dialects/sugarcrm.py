@@ -213,8 +213,15 @@ class _Reader:
     def document(self) -> tuple[tuple[Subrequest, ...], bool]:
         """The subrequests, and whether they came as a map."""
         body = self._bulk.body
+        self._count(body, "requests")
         parsed = bodies.document(body, Bulk, max_depth=self._bulk.max_depth)
         return self._entries(parsed, body, "", None)
+
+    def _count(self, body: bytes, where: Where) -> None:
+        """A long list is refused before its entries are made."""
+        if bodies.more(body, "requests", self._left):
+            most = self._bulk.max_subrequests
+            raise Refused("too_many_subrequests", f"{where}: more than {most} subrequests")
 
     def _entries(
         self, parsed: Bulk, body: bytes, where: Where, base: Headers | None
@@ -331,6 +338,7 @@ class _Reader:
         inherited = headers.inherit(own, RULES, HeaderPolicy(), trusted=True)
         document = body or b"{}"
         try:
+            self._count(document, f"{where}.data.requests")
             parsed = bodies.decode(document, Bulk, f"{where}.data")
             children, keyed = self._entries(parsed, document, f"{where}.data", inherited)
         except Refused as refused:

@@ -16,6 +16,7 @@ from gateway.headers.passing import (
 )
 from gateway.headers.policy import HeaderPolicy, TrustedProxies
 from gateway.headers.subrequests import (
+    MOST_OWN,
     body_type,
     first,
     idempotency_key,
@@ -28,6 +29,7 @@ from gateway.headers.written import looped, managed, valid_host
 
 __all__ = [
     "HOP_BY_HOP",
+    "MOST_OWN",
     "HeaderPolicy",
     "TrustedProxies",
     "body_type",

@@ -42,7 +42,7 @@ def untraced(fields: Headers) -> Headers:
 
 # --- own fields ----------------------------------------------------------------------------------
 
-_MOST = 64
+MOST_OWN = 64
 _LONGEST_NAME = 128
 _LONGEST_VALUE = 8192
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -59,8 +59,8 @@ def own(pairs: Iterable[tuple[str, str]], policy: HeaderPolicy) -> Headers:
     kept: list[tuple[str, str]] = []
     spellings: dict[str, str] = {}
     for count, (name, value) in enumerate(pairs):
-        if count == _MOST:
-            raise BadHeader("too_many_headers", f"more than {_MOST} header fields")
+        if count == MOST_OWN:
+            raise BadHeader("too_many_headers", f"more than {MOST_OWN} header fields")
         _check(name, value)
         compared = normal(name)
         if kind(compared) in _NOT_ITS_OWN or compared in policy.never_from_subrequest:

@@ -51,6 +51,11 @@ def test_all_forms_become_pairs(spelling: bytes, pairs: tuple[tuple[str, str], .
         ),
         (b'{"X Y": "1"}', "requests[0].headers: a header name is no token"),
         (b'{"X-A": "1", "x-a": "2"}', "requests[0].headers: two spellings of one header name"),
+        (
+            b'{"X":"1"%b}' % b"".join(b',"X%d":"1"' % i for i in range(64)),
+            "requests[0].headers: more than 64 header fields",
+        ),
+        (b"[%b]" % (b" " * 2**20), "requests[0].headers: longer than 1048576 bytes"),
     ],
 )
 def test_what_is_no_form_is_refused_with_its_place(spelling: bytes, message: str) -> None:

@@ -20,6 +20,9 @@ from gateway.templates import values
 
 def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     """The nodes of one batch, in client order."""
+    many = Refused("too_many_subrequests", f"resources: more than {bulk.max_subrequests} nodes")
+    if bodies.more(bulk.body, "resources", bulk.max_subrequests):
+        raise many  # before they are made
     body = bodies.document(bulk.body, BatchRequest, max_depth=bulk.max_depth)
     if not body.integrated_account_id:
         raise Refused("missing_parameter", "integrated_account_id: missing")
@@ -27,8 +30,7 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
         raise Refused("missing_parameter", "resources: missing")
     wishes = body.resources
     if len(wishes) > bulk.max_subrequests:
-        message = f"resources: more than {bulk.max_subrequests} nodes"
-        raise Refused("too_many_subrequests", message)
+        raise many
     bodies.refuse_duplicates(bulk.body, _seen(wishes), lists=("resources",), maps=())
     account = f"{shape.account_parameter}={segment(body.integrated_account_id)}"
     ground = Ground(shape, _arguments(body.args), account if shape.account_parameter else "")
