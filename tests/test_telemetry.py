@@ -22,6 +22,8 @@ from gateway.target import Pattern, Routes
 from gateway.telemetry import Telemetry
 from gateway.telemetry.metrics import Metrics
 
+ROUTE = "/{name}"
+
 
 class Lines:
     """Stands for the log: keeps what it is told."""
@@ -45,7 +47,7 @@ class Lines:
 @pytest.fixture
 def telemetry() -> Telemetry:
     metrics = Metrics(methods=["GET", "POST"])
-    return Telemetry(metrics, Lines(), Routes([Pattern("/{name}")]).label)  # type: ignore[arg-type]
+    return Telemetry(metrics, Lines(), Routes([Pattern(ROUTE)]).label)  # type: ignore[arg-type]
 
 
 def step(index: int, method: str = "GET") -> Step:
@@ -73,7 +75,7 @@ def test_it_is_what_the_working_parts_are_given(telemetry: Telemetry) -> None:
 def test_an_answered_call_is_counted_by_its_route_without_its_query(telemetry: Telemetry) -> None:
     telemetry.subrequest(record(), step(0), Reply(200, seconds=0.1, call=call()))
     assert values(telemetry, "gateway_subrequests_total") == {
-        ("sugarcrm", "/{name}", "GET", "200"): 1
+        ("sugarcrm", ROUTE, "GET", "200"): 1
     }
     assert not values(telemetry, "gateway_subrequest_errors_total")
 
@@ -84,7 +86,7 @@ def test_a_call_without_an_answer_is_counted_as_none_and_by_its_error(
     failure = Failure("connection_refused", "upstream")
     telemetry.subrequest(record(), step(0), failed(failure, call()))
     assert values(telemetry, "gateway_subrequests_total") == {
-        ("sugarcrm", "/{name}", "GET", "000"): 1
+        ("sugarcrm", ROUTE, "GET", "000"): 1
     }
     assert values(telemetry, "gateway_subrequest_errors_total") == {("connection_refused",): 1}
 
@@ -162,7 +164,7 @@ def test_a_refusal_and_a_passed_request_are_counted_and_logged(telemetry: Teleme
     telemetry.passthrough(passed)
     assert values(telemetry, "gateway_refused_batches_total") == {("truto", "bad_json"): 1}
     assert values(telemetry, "gateway_passthrough_requests_total") == {
-        ("/{name}", "OTHER", "207"): 1
+        (ROUTE, "OTHER", "207"): 1
     }
     assert telemetry.logs.told == [(refusal,), (passed,)]  # type: ignore[attr-defined]
 

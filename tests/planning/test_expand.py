@@ -116,11 +116,17 @@ def handed(expansion: Expansion) -> list[str]:
 
 def test_a_plain_step_is_one_call_and_shares_the_batchs_fields() -> None:
     """Identity matters: the common fields become bytes once per batch."""
-    call = expand.call(step(3, method="POST", body=b"{}"), CONTEXT)
-    assert (call.method, call.target, call.body, call.step) == ("POST", "/t", b"{}", 3)
+    call = expand.call(step(3), CONTEXT)
+    assert (call.method, call.target, call.body, call.step) == ("GET", "/t", None, 3)
     assert call.request_id == "b.3"
     assert call.headers is CONTEXT.headers
-    assert call.extra == (("Content-Type", "application/json"),)
+    assert call.extra == ()
+
+
+def test_bodies_without_a_type_of_their_own_are_json_and_share_their_fields() -> None:
+    first, second = (expand.call(step(i, method="POST", body=b"{}"), CONTEXT) for i in (0, 1))
+    assert first.headers == (("Content-Type", "application/json"), *CONTEXT.headers)
+    assert first.headers is second.headers
 
 
 def test_own_fields_are_merged_and_an_own_type_stands() -> None:
