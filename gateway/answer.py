@@ -26,6 +26,10 @@ from aiohttp.streams import StreamReader
 
 from gateway.batch import Failure, Headers, RawHeaders
 
+LARGE = 128 * 2**10
+"""From this many bytes on contents go out in a write of their own: a copy would cost more, and for
+as long as the client takes them there would be two of them in memory."""
+
 
 class Wire(Protocol):
     """What an answer needs of the connection it is written to; `server.client.Client` is it."""
@@ -34,6 +38,8 @@ class Wire(Protocol):
     """The answer to the request in hand, once there is one."""
     leaving: bool
     """The connection ends with the answer in hand."""
+    uninvited: bool
+    """The client holds its body back until it is asked for it."""
     on_room: Callable[[], None] | None
     """Called when a writer that was told to wait may go on."""
 
@@ -72,7 +78,8 @@ class BodyStalled(Exception):
 
 def invite(request: web.BaseRequest) -> None:
     """Asks for the body that a client with `Expect: 100-continue` is holding back: to be called
-    before a body is first read, and not by who refuses the request without reading it."""
+    before a body is first read, and not by who refuses the request without reading it. Where a
+    backend is to read it, the backend is who asks."""
     wire(request).invite()
 
 
@@ -126,10 +133,9 @@ class ClientAnswer:
 
     def send(self, data: bytes = b"") -> None:
         """Writes some of the contents; without any, the head alone goes out now."""
-        if not self.began:
-            self._wire.write(self._head(None) + self._framed(data))
-        elif data:
-            self._wire.write(self._framed(data))
+        head = b"" if self.began else self._head(None)
+        if head or data:
+            self._put(head, data)
 
     async def write(self, data: bytes) -> None:
         """Like `send`, and waits while the client is behind."""
@@ -143,12 +149,8 @@ class ClientAnswer:
 
     def finish(self, data: bytes = b"") -> ClientAnswer:
         """Writes the rest. An answer that had not begun goes out whole, in one write."""
-        if not self.began:
-            self._wire.write(self._head(len(data)) + (b"" if self._bare else data))
-        else:
-            rest = self._framed(data) + (b"0\r\n\r\n" if self._chunked else b"")
-            if rest:
-                self._wire.write(rest)
+        head = b"" if self.began else self._head(len(data))
+        self._put(head, data, b"0\r\n\r\n" if self._chunked else b"")
         self.ended = True
         return self
 
@@ -167,10 +169,17 @@ class ClientAnswer:
         """It has no contents, whatever its fields say."""
         return self._bare
 
-    def _framed(self, data: bytes) -> bytes:
-        if self._bare or not data:
-            return b""
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+    def _put(self, head: bytes, data: bytes, last: bytes = b"") -> None:
+        """Head, some contents in their framing, and the end, in one write if they are not large."""
+        if self._bare:
+            data = b""
+        if data and self._chunked:
+            head += b"%x\r\n" % len(data)
+            last = b"\r\n" + last
+        pieces = (head, data, last) if len(data) >= LARGE else (head + data + last,)
+        for piece in pieces:
+            if piece:
+                self._wire.write(piece)
 
     def _head(self, length: int | None) -> bytes:
         """The head; `length` is that of the contents where all of them are at hand."""
