@@ -16,7 +16,7 @@ from aiohttp import web
 from gateway import headers, target
 from gateway.admission import Admission
 from gateway.answer import BodyStalled, ClientAnswer, date, encoded, invite, wire
-from gateway.batch import Answer, BatchRecord, Header, Headers, RefusedRecord, Trace
+from gateway.batch import Answer, BatchRecord, RawHeaders, RefusedRecord, Trace
 from gateway.config import Settings
 from gateway.config.limits import of_call
 from gateway.cors import Cors
@@ -73,15 +73,17 @@ class BulkEndpoint:
         self._cors = cors
         self._about = about
 
-    async def answer(self, request: web.BaseRequest, params: Mapping[str, str]) -> ClientAnswer:
-        """Answers one POST. `params` is what the path's template found in it."""
+    async def answer(
+        self, request: web.BaseRequest, path: str, params: Mapping[str, str]
+    ) -> ClientAnswer:
+        """Answers one POST. `path` is in normal form, `params` what its template found in it."""
         outer = _Outer(request, self._desk.manners, self._cors)
         trace = self._execution.recorder.trace(request.method, request.raw_path, outer.headers)
         try:
             self._admit(outer)
             body = await self._read(request)
             self._find_room()  # the heads of a thousand calls may have come before their bodies
-            run = self._start(outer, trace, params, body)
+            run = self._start(outer, trace, path, params, body)
         except Refused as mistake:
             return self._refuse(outer, trace, mistake)
         return await self._deliver(outer, run)
@@ -91,13 +93,14 @@ class BulkEndpoint:
         outer = _Outer(request, self._desk.manners, self._cors)
         if self._cors is not None and outer.first("access-control-request-method") is not None:
             return outer.preflight(self._cors)
-        return outer.answer(200, (("Allow", "POST, OPTIONS"), _JSON)).finish(self._about())
+        return outer.answer(200, ((b"Allow", b"POST, OPTIONS"), _JSON)).finish(self._about())
 
     # --- before anything is sent -----------------------------------------------------------------
 
     def _admit(self, outer: _Outer) -> None:
         """What can be said before the body is read."""
-        if headers.looped(outer.all("via"), self._desk.manners.name):
+        via = outer.all("via")
+        if via and headers.looped(via, self._desk.manners.name):
             raise Refused("loop_detected", "this call has been here before")
         turned_away = self._admission.refusal()
         if turned_away is not None:
@@ -119,20 +122,20 @@ class BulkEndpoint:
             raise Refused("unsupported_media_type", "content-encoding: expected none")
 
     async def _read(self, request: web.BaseRequest) -> bytes:
-        limits, admission = self._desk.limits, self._admission
+        limits, admission, content = self._desk.limits, self._admission, request.content
         most = limits.request_bytes
-        too_large = Refused("body_too_large", f"the body is longer than {most} bytes")
         if (request.content_length or 0) > most:
-            raise too_large
+            raise _too_large(most)
         invite(request)
         pieces: list[bytes] = []
         size = 0
         try:
-            while piece := await request.content.readany():
+            while not content.at_eof():
+                piece = await content.readany()
                 size += len(piece)
                 admission.reading += len(piece)
                 if size > most:
-                    raise too_large
+                    raise _too_large(most)
                 if size > SMALL and admission.reading > limits.buffer_bytes:
                     raise Refused("overloaded", "no room for the body", retry_after=RETRY_AFTER)
                 pieces.append(piece)
@@ -140,17 +143,18 @@ class BulkEndpoint:
             raise Refused("request_timeout", "the body did not arrive in time") from None
         finally:
             admission.reading -= size
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _start(
         self,
         outer: _Outer,
         trace: Trace | None,
+        path: str,
         params: Mapping[str, str],
         body: bytes,
     ) -> Run:
         began = self._execution.clock()
-        plan = self._desk.plan(outer, params, body)
+        plan = self._desk.plan(outer, path, params, body)
         outer.parsed = self._execution.clock() - began
         record = BatchRecord(
             id=outer.id,
@@ -180,7 +184,7 @@ class BulkEndpoint:
                 trace=trace,
             )
         )
-        retry = (("Retry-After", str(mistake.retry_after)),) if mistake.retry_after else ()
+        retry = ((b"Retry-After", b"%d" % mistake.retry_after),) if mistake.retry_after else ()
         return self._whole(outer, answer, retry)
 
     # --- after -----------------------------------------------------------------------------------
@@ -197,7 +201,7 @@ class BulkEndpoint:
                 chunk = run.take()
                 if run.complete:
                     answer.finish(chunk.data)
-                    await wire(outer.request).room()
+                    await outer.wire.room()
                     run.written(chunk)
                     return answer
                 await answer.write(chunk.data)
@@ -209,19 +213,24 @@ class BulkEndpoint:
         finally:
             run.finished()
 
-    def _whole(self, outer: _Outer, answer: Answer, extra: Headers = ()) -> ClientAnswer:
-        fields = (("Content-Type", answer.content_type), *answer.headers, *extra)
-        return outer.answer(answer.status, fields).finish(answer.body)
+    def _whole(self, outer: _Outer, answer: Answer, extra: RawHeaders = ()) -> ClientAnswer:
+        fields = encoded((("Content-Type", answer.content_type), *answer.headers))
+        return outer.answer(answer.status, (*fields, *extra)).finish(answer.body)
 
 
-_JSON = ("Content-Type", "application/json")
-_UNBUFFERED = ("X-Accel-Buffering", "no")
+def _too_large(most: int) -> Refused:
+    return Refused("body_too_large", f"the body is longer than {most} bytes")
 
 
-def _timing(outer: _Outer, run: Run) -> Header:
+_JSON = (b"Content-Type", b"application/json")
+_UNBUFFERED = (b"X-Accel-Buffering", b"no")
+
+
+def _timing(outer: _Outer, run: Run) -> tuple[bytes, bytes]:
     """Where the time went until now, when the first results leave (W3C Server Timing)."""
-    parse, queue, first = outer.parsed * 1e3, run.queued * 1e3, run.age * 1e3 + outer.parsed * 1e3
-    return ("Server-Timing", f"parse;dur={parse:.1f}, queue;dur={queue:.1f}, first;dur={first:.1f}")
+    parse, queue, age = outer.parsed * 1e3, run.queued * 1e3, run.age * 1e3
+    times = (parse, queue, parse + age)
+    return (b"Server-Timing", b"parse;dur=%.1f, queue;dur=%.1f, first;dur=%.1f" % times)
 
 
 def about(desk: Desk, settings: Settings) -> bytes:
@@ -238,17 +247,18 @@ def about(desk: Desk, settings: Settings) -> bytes:
 class _Outer(Outer):
     """The outer request, and how it is answered."""
 
-    __slots__ = ("_cors", "_shared", "parsed", "request")
+    __slots__ = ("_cors", "_shared", "parsed", "request", "wire")
 
     def __init__(self, request: web.BaseRequest, manners: Manners, cors: Cors | None) -> None:
         fields = headers.text(request.raw_headers)
         scheme = "https" if request.secure else "http"
         super().__init__(request.raw_path, fields, request.remote, scheme, manners)
         self.request = request
+        self.wire = wire(request)
         self.parsed = 0.0
         """Seconds that it took to understand the document."""
         self._cors = cors
-        self._shared = () if cors is None else cors.fields(self.first("origin"))
+        self._shared = () if cors is None else encoded(cors.fields(self.first("origin")))
 
     @property
     def strange(self) -> bool:
@@ -264,9 +274,9 @@ class _Outer(Outer):
         own = target.origin(scheme, name)
         return not own or own not in self.origins()
 
-    def answer(self, status: int, fields: Headers) -> ClientAnswer:
-        every = (*fields, ("X-Request-Id", self.id), *self._shared)
-        return ClientAnswer(self.request, status, (*encoded(every), date()))
+    def answer(self, status: int, fields: RawHeaders) -> ClientAnswer:
+        number = (b"X-Request-Id", self.id.encode("latin-1"))
+        return ClientAnswer(self.request, status, (*fields, number, *self._shared, date()))
 
     def preflight(self, cors: Cors) -> ClientAnswer:
         fields = (("X-Request-Id", self.id), *cors.preflight(self.first("origin")))

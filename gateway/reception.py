@@ -5,8 +5,8 @@ Nothing here acts or waits, so `explain` can tell what `endpoint` would do by do
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway import headers, target
@@ -40,7 +40,7 @@ class Manners:
 class Outer:
     """The outer request, as far as its head tells."""
 
-    __slots__ = ("client", "headers", "id", "peer", "scheme", "target", "trusted")
+    __slots__ = ("client", "given", "headers", "id", "peer", "scheme", "target", "trusted")
 
     def __init__(
         self, target: str, fields: Headers, peer: str | None, scheme: str, manners: Manners
@@ -48,32 +48,33 @@ class Outer:
         """`target` as it was received, `peer` the address at the connection's other end."""
         self.target = target
         self.headers = fields
+        self.given = headers.by_name(fields)
+        """The same, by name in normal form."""
         self.peer = peer
         self.scheme = scheme
         self.trusted = manners.proxies.trusted(peer)
         self.client = peer or "unix"
         given = self.first("x-request-id") if self.trusted else None
         if not (given and given.isascii() and given.isprintable()):
-            given = secrets.token_hex(8)
+            given = os.urandom(8).hex()
         self.id = given
 
     def first(self, name: str) -> str | None:
-        return headers.first(self.headers, name)
+        values = self.given.get(name)
+        return None if values is None else values[0]
 
-    def all(self, name: str) -> list[str]:
-        return [value for key, value in self.headers if headers.normal(key) == name]
+    def all(self, name: str) -> Sequence[str]:
+        return self.given.get(name, ())
 
     def origins(self) -> frozenset[str]:
         """The gateway's own public origins as this client knows them (DESIGN part 7).
 
         Both schemes: TLS may end in front of us, and what is rebased reaches the backend alone.
         """
-        names = {self.first("host")}
+        own = target.origins(self.first("host") or "")
         if self.trusted:
-            names.add(self.first("x-forwarded-host"))
-        return frozenset(
-            target.origin(scheme, name) for name in names if name for scheme in ("http", "https")
-        )
+            own |= target.origins(self.first("x-forwarded-host") or "")
+        return own
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,11 @@ class Desk:
         """The template."""
         return self.entry.path
 
-    def plan(self, outer: Outer, params: Mapping[str, str], body: bytes) -> Plan:
-        """`params` is what the template found in the path. Raises `Refused`."""
+    def plan(self, outer: Outer, path: str, params: Mapping[str, str], body: bytes) -> Plan:
+        """`path` is the target's in normal form, `params` what the template found in it. Raises
+        `Refused`."""
         bulk = BulkCall(
-            path=target.normalise(target.rooted(outer.target)),
+            path=path,
             query=outer.target.partition("?")[2],
             headers=outer.headers,
             body=body,
@@ -113,7 +115,7 @@ class Desk:
         if trace is not None:
             inherited = headers.untraced(inherited)
         written = headers.managed(
-            outer.headers,
+            outer.given,
             host=manners.host,
             authority=manners.authority,
             peer=outer.peer,
@@ -125,7 +127,7 @@ class Desk:
             batch_id=outer.id,
             headers=inherited + written,
             rules=rules,
-            idempotency_key=headers.idempotency_key(outer.headers),
+            idempotency_key=outer.first("idempotency-key"),
             trace=trace,
             width=self.batch.width,
         )

@@ -89,9 +89,9 @@ class Service:
         if request.method in ("POST", "OPTIONS"):
             found = self._endpoints.route(request.raw_path)
             if found is not None:
-                endpoint, params = found
+                endpoint, params, path = found
                 if request.method == "POST":
-                    return await endpoint.answer(request, params)
+                    return await endpoint.answer(request, path, params)
                 if self._cors is not None or ASKED not in request.headers:
                     return endpoint.options(request)
         return await self._proxy.answer(request)

@@ -344,9 +344,9 @@ def test_a_body_without_a_type_of_its_own_is_json() -> None:
     assert headers.body_type((("content-type", "text/csv"),)) == ()
 
 
-def test_the_idempotency_key_is_found_for_those_who_number_it() -> None:
-    assert headers.idempotency_key((("idempotency-key", "k"),)) == "k"
-    assert headers.idempotency_key(()) is None
+def test_all_values_of_a_name_are_found_in_whatever_spelling() -> None:
+    fields = (("X_Mine", "1"), ("A", ""), ("x-mine", "2"))
+    assert headers.by_name(fields) == {"x-mine": ["1", "2"], "a": [""]}
 
 
 # --- managed -------------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ def managed(outer: Headers = (), **changed: object) -> dict[str, str]:
         "scheme": "http",
         "via": "gw",
     }
-    written = headers.managed(outer, **(options | changed))  # type: ignore[arg-type]
+    written = headers.managed(headers.by_name(outer), **(options | changed))  # type: ignore[arg-type]
     assert len({*names(written)}) == len(written)
     return dict(written)
 

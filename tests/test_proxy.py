@@ -285,8 +285,8 @@ def test_what_is_remembered_of_names_changes_nothing(
         version=(1, 1),
     )
     written = headers.managed(
-        fields, host="preserve", authority="backend", peer=peer, trusted=trusted, scheme="http",
-        via=NAME, bulk=False,
+        headers.by_name(fields), host="preserve", authority="backend", peer=peer,
+        trusted=trusted, scheme="http", via=NAME, bulk=False,
     )  # fmt: skip
     expected = headers.forward_request(
         fields, written, HeaderPolicy(), trusted=trusted, overrides=overrides

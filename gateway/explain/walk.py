@@ -39,10 +39,10 @@ def explain(
     endpoint speaks.
     """
     target = target or _plainest(reception, dialect)
-    desk, params = _taker(reception, dialect, target)
+    desk, params, path = _taker(reception, dialect, target)
     outer = Outer(target, fields, PEER, "http", reception.manners)
     outer.id = ID
-    plan = desk.plan(outer, params, body)
+    plan = desk.plan(outer, path, params, body)
     return _Explainer(reception, desk, plan, desk.context(outer)).explanation(target)
 
 
@@ -55,7 +55,9 @@ def _plainest(reception: Reception, dialect: str) -> str:
     return re.sub(r"[{}]", "", path)
 
 
-def _taker(reception: Reception, dialect: str, target: str) -> tuple[Desk, Mapping[str, str]]:
+def _taker(
+    reception: Reception, dialect: str, target: str
+) -> tuple[Desk, Mapping[str, str], str]:
     if all(desk.dialect.name != dialect for desk in reception.desks):
         raise KeyError(dialect)
     found = reception.endpoints.route(target)

@@ -21,16 +21,17 @@ _INHERITED = (Kind.PLAIN, Kind.TRACE)
 
 def inherit(outer: Headers, rules: HeaderRules, policy: HeaderPolicy, *, trusted: bool) -> Headers:
     """What every subrequest of a batch has from the outer call; `trusted` is its peer."""
+    names = [normal(name) for name, _ in outer]
     kinds = (*_INHERITED, Kind.IDENTITY) if trusted else _INHERITED
     besides = {name for name in rules.also_inherited if kind(name) is Kind.OUTER}
     never = policy.never_inherit | rules.never_inherited
-    if named := options(outer):
-        never |= removed_by(named, policy, rules.credentials)
+    if "connection" in names:
+        never |= removed_by(options(outer), policy, rules.credentials)
     return tuple(
         [
             field
-            for field in outer
-            if (name := normal(field[0])) not in never and (kind(name) in kinds or name in besides)
+            for field, name in zip(outer, names, strict=True)
+            if name not in never and (kind(name) in kinds or name in besides)
         ]
     )
 
@@ -130,6 +131,9 @@ def first(headers: Headers, name: str) -> str | None:
     return None
 
 
-def idempotency_key(outer: Headers) -> str | None:
-    """The outer key; each subrequest gets `<key>-<index>`."""
-    return first(outer, "idempotency-key")
+def by_name(headers: Headers) -> dict[str, list[str]]:
+    """All values of each name (normal form), for whoever asks about more than one."""
+    values: dict[str, list[str]] = {}
+    for spelling, value in headers:
+        values.setdefault(normal(spelling), []).append(value)
+    return values

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.batch import Header, Headers
-from gateway.headers.names import WRITTEN, normal
 
-_Given = dict[str, list[str]]
+_Given = Mapping[str, Sequence[str]]
 
 
 def managed(
-    outer: Headers,
+    given: _Given,
     *,
     host: str,
     authority: str,
@@ -25,13 +24,10 @@ def managed(
 ) -> Headers:
     """The fields that are written last: once per batch, once per pass-through request.
 
-    `host` is the setting (`preserve`, `upstream` or a name), `authority` the backend's own;
-    `version` is the outer request's, `via` our name.
+    `given` are the outer request's fields, as `by_name` has them. `host` is the setting
+    (`preserve`, `upstream` or a name), `authority` the backend's own; `version` is the outer
+    request's, `via` our name.
     """
-    given: _Given = {}
-    for name, value in outer:
-        if (compared := normal(name)) in WRITTEN:
-            given.setdefault(compared, []).append(value)
     outer_host = given.get("host", [""])[0]
     sent_host = {"preserve": outer_host or authority, "upstream": authority}.get(host, host)
     fields = [("Host", sent_host)]

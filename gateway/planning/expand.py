@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import cast
 
@@ -45,8 +44,7 @@ from gateway.templates import values
 Work = Call | Evaluate
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What all calls of one batch share."""
 
     batch_id: str
@@ -57,7 +55,7 @@ class Context:
     trace: Trace | None = None
     width: int = 8
     """How many runs of one step may be under way: the others are not made before their turn."""
-    merged: dict[tuple[Headers, bool], Headers] = field(default_factory=dict)
+    merged: dict[tuple[Headers, bool], Headers] = {}
     """Own fields, and whether there is a body -> all fields of such a call. Clients give many
     subrequests the same ones, and the bytes of a tuple are made once."""
 

@@ -13,15 +13,15 @@ Whatever is wrong with names is found here, before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+
+import msgspec
 
 from gateway.batch import Batch, Step, Subrequest
 from gateway.errors import Refused
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The batch as steps, depth first in client order."""
 
     batch: Batch

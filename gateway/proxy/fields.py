@@ -83,7 +83,7 @@ class Upward:
         trusted: bool = False,
     ) -> Headers:
         return headers.managed(
-            (("Host", host), *outer),
+            headers.by_name((("Host", host), *outer)),
             host=self._manners.host,
             authority=self._manners.authority,
             peer=peer,

@@ -7,7 +7,7 @@ same bytes are checked and sent.
 """
 
 from gateway.target.endpoints import Endpoints, rooted
-from gateway.target.form import LONGEST, MISTAKES, normalise, origin, rebase, segment
+from gateway.target.form import LONGEST, MISTAKES, normalise, origin, origins, rebase, segment
 from gateway.target.patterns import Pattern, Routes
 from gateway.target.rules import PathRules
 
@@ -20,6 +20,7 @@ __all__ = [
     "Routes",
     "normalise",
     "origin",
+    "origins",
     "rebase",
     "rooted",
     "segment",

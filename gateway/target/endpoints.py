@@ -32,15 +32,18 @@ class Endpoints(Generic[Entry]):
                 return entry, params
         return None
 
-    def route(self, received: str) -> tuple[Entry, dict[str, str]] | None:
-        """The entry of a request-target as it was received, matched in its normal form.
+    def route(self, received: str) -> tuple[Entry, dict[str, str], str] | None:
+        """The entry of a request-target as it was received, matched in its normal form, which is
+        told too.
 
         What has no normal form is no bulk call: it passes through as it came.
         """
         try:
-            return self.match(normalise(rooted(received)))
+            path = normalise(rooted(received))
         except BadTarget:
             return None
+        found = self.match(path)
+        return None if found is None else (*found, path)
 
     def recursion(self, target: str) -> bool:
         """Whether a subrequest (normal form) is a bulk call, also when decoded once or twice."""

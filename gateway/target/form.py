@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 from unicodedata import normalize
 from urllib.parse import quote, unquote_to_bytes
@@ -195,6 +196,13 @@ def origin(scheme: str, authority: str) -> str:
     """`https`, `CRM.example` -> `https://crm.example:443`; empty for what is no authority."""
     found = ABSOLUTE.fullmatch(f"{scheme}://{authority}")
     return _origin(found) if found else ""
+
+
+@lru_cache(maxsize=256)  # names come from clients, so the cache is bounded
+def origins(authority: str) -> frozenset[str]:
+    """The origins of either scheme that an authority may stand for; none for what is none."""
+    found = {origin(scheme, authority) for scheme in _PORTS}
+    return frozenset(found - {""})
 
 
 def _origin(found: re.Match[str]) -> str:

@@ -84,7 +84,7 @@ class Case:
     def context(self) -> expand.Context:
         rules = self.dialect.rules
         inherited = headers.inherit(self.bulk.headers, rules, headers.HeaderPolicy(), trusted=False)
-        key = headers.idempotency_key(self.bulk.headers)
+        key = headers.first(self.bulk.headers, "idempotency-key")
         return expand.Context("id", inherited, rules, idempotency_key=key)
 
     # --- plan.json ---------------------------------------------------------------------------
