@@ -55,17 +55,30 @@ Parts = tuple[str | Placeholder, ...]
 
 class Meter:
     """How much of one batch's placeholders is still read: each step of a path costs something
-    when it is read, and again in every run."""
+    when it is read, and again in every run. So does each value that stands beside them."""
 
-    __slots__ = ("_left", "_most")
+    __slots__ = ("_left", "_most", "_most_values", "_values")
 
-    def __init__(self, most: int = 10_000) -> None:
+    def __init__(self, most: int = 10_000, values: int = 20_000) -> None:
         self._left = self._most = most
+        self._values = self._most_values = values
 
     def read(self, inside: str) -> None:
         self._left -= 1 + sum(map(inside.count, ("|", " ", ".")))
         if self._left < 0:
             raise BadPlaceholder(f"more than {self._most} steps in all placeholders together")
+
+    def look(self, raw: bytes) -> None:
+        """A value with placeholders in it may be taken apart; if there are that many commas, not
+        even to see how many values they part."""
+        if raw.count(b",") > 5 * self._most_values:
+            self.apart(self._most_values + 1)
+
+    def apart(self, count: int) -> None:
+        """An array or an object with placeholders in it is taken apart."""
+        self._values -= count
+        if self._values < 0:
+            raise BadPlaceholder(f"more than {self._most_values} values around it")
 
 
 def parts(text: str, meter: Meter) -> Parts:

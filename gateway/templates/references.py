@@ -100,12 +100,31 @@ _STRING = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?', re.DOTALL)
 """A string of a JSON text; the second group tells a key."""
 
 
+def _uninteresting(mark: bytes) -> re.Pattern[bytes]:
+    """JSON up to the next string with this in it: most of a body, and passed over at once."""
+    inside = rb'(?!%b)[^"\\]|(?!%b)\\.' % (mark, mark)
+    return re.compile(rb'(?:[^"]++|"(?:%b)*+")*+' % inside, re.DOTALL)
+
+
+def _hidden(text: str) -> bytes:
+    """A text as JSON may write it: any of its characters may be an escape."""
+    spelt = ((re.escape(char).encode(), ord(char)) for char in text)
+    return b"".join(rb"(?:%b|\\u(?i:%04x))" % pair for pair in spelt)
+
+
+_PASSED_OVER: dict[Scan, re.Pattern[bytes]] = {
+    results: _uninteresting(_hidden(_OPEN)),
+    properties: _uninteresting(rb"\{[A-Za-z_][\w.-]*+\}|\\u00[2-7]"),
+}
+
+
 def strings(body: bytes, scan: Scan) -> Iterator[bytes | list[str | Hole]]:
     """A JSON text as bytes to be copied, and strings with references in them."""
-    end = 0
-    for found in _STRING.finditer(body):
+    end = at = 0
+    while found := _STRING.search(body, _passed_over(body, at, scan)):
+        at = found.end()
         token, is_key = found.groups()
-        if is_key or (b"{" not in token and b"\\" not in token):
+        if is_key:
             continue
         parts = scan(values.text(token))
         if len(parts) > 1:
@@ -113,6 +132,11 @@ def strings(body: bytes, scan: Scan) -> Iterator[bytes | list[str | Hole]]:
             yield parts
             end = found.end()
     yield body[end:]
+
+
+def _passed_over(body: bytes, at: int, scan: Scan) -> int:
+    passed = _PASSED_OVER[scan].match(body, at)
+    return passed.end() if passed else at
 
 
 # --- putting values in ---------------------------------------------------------------------------

@@ -40,15 +40,19 @@ def template(value: values.Value, meter: Meter) -> Template:
     raw = bytes(value)
     if not may_be_open(raw):
         return raw
+    meter.look(raw)
     match values.kind(raw):
         case "string":
             found = parts(values.text(raw), meter)
             return Text(found) if len(found) > 1 else raw
         case "array":
-            return Array(tuple([template(item, meter) for item in values.items(raw)]))
+            items = values.items(raw)
+            meter.apart(len(items))
+            return Array(tuple([template(item, meter) for item in items]))
         case "object":
-            members = values.members(raw).items()
-            return Object(tuple([(name, template(inner, meter)) for name, inner in members]))
+            members = values.members(raw)
+            meter.apart(len(members))
+            return Object(tuple([(name, template(i, meter)) for name, i in members.items()]))
     return raw
 
 

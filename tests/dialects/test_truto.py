@@ -310,3 +310,43 @@ def test_a_step_of_no_key_writes_nothing() -> None:
     step: Step = planned(lists("proxied")).steps[0]
     renderer = TRUTO.renderer(parse(lists("proxied")))
     assert renderer.whole(step, Reply(200, body=b'{"result":[1]}')) == b""
+
+
+# --- what a document may cost --------------------------------------------------------------------
+
+LONG = ["x"] * 21_000
+
+
+@pytest.mark.parametrize(
+    ("node", "args", "message"),
+    [
+        ({"query": {"a": LONG}}, None, "resources[0].query: longer than 65536 bytes"),
+        (
+            {"recurse": {"if": "{{x}}", "config": {"query": {"a": LONG}}}},
+            None,
+            "resources[0].recurse: longer than 65536 bytes",
+        ),
+        ({}, {"a": ["x" * 2**20]}, "args: longer than 1048576 bytes"),
+        (
+            {"method": "create", "body": {"a": "{{args.a}}", "b": ["{{args.b}}", *LONG]}},
+            None,
+            "resources[0].body: in a placeholder, more than 20000 values around it",
+        ),
+        (
+            {"method": "create", "body": ["{{args.a}}", [1] * 110_000]},
+            None,
+            "resources[0].body: in a placeholder, more than 20000 values around it",
+        ),
+    ],
+)
+def test_what_would_be_taken_apart_for_long_is_refused(
+    node: dict[str, Any], args: Any, message: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        parse({"resource": "a", "method": "list", **node}, args=args)
+    assert caught.value.message == message
+
+
+def test_a_long_body_without_placeholders_goes_up_as_it_is() -> None:
+    made = only({"resource": "a", "method": "create", "body": [1] * 110_000})
+    assert isinstance(made.body, bytes)

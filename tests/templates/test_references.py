@@ -100,6 +100,36 @@ def test_a_text_of_very_many_references_is_not_read_to_its_end(scan: Scan, one: 
         scan(one * (MOST + 1))
 
 
+PIECES = st.lists(
+    st.sampled_from([*"${}=:.'\"\\/ax", "${result=", "${result=a:$.id}", "{a}", "{a.b}", "\n", "é"])
+)
+
+
+@pytest.mark.parametrize("scan", [results, properties])
+@given(st.lists(st.tuples(PIECES, PIECES)), st.data())
+def test_no_reference_in_a_body_is_passed_over_however_it_is_written(
+    scan: Scan, members: list[tuple[list[str], list[str]]], data: st.DataObject
+) -> None:
+    def quoted(pieces: list[str]) -> str:
+        escaped = data.draw(st.sets(st.sampled_from("${}=:.raelb/x")))
+        written = (
+            f"\\u{ord(char):04X}" if char in escaped else json.dumps(char)[1:-1]
+            for char in "".join(pieces)
+        )
+        return f'"{"".join(written)}"'
+
+    body = ",".join(f"{quoted(key)} : [{quoted(value)}, 1]" for key, value in members).encode()
+    wanted = ["".join(value) for _, value in members]
+    try:
+        holes = [part for text in wanted for part in scan(text) if isinstance(part, Hole)]
+    except Unresolved:
+        with pytest.raises(Unresolved):
+            list(strings(body, scan))
+        return
+    found = list(strings(body, scan))
+    assert [part for piece in found for part in piece if isinstance(part, Hole)] == holes
+
+
 @given(st.text("${result=x:.}'\"\\ab", max_size=60))
 def test_reading_takes_any_text_and_loses_nothing(text: str) -> None:
     try:

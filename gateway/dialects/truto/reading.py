@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import UNSET, Raw, UnsetType
 
 from gateway import bodies
-from gateway.batch import BulkCall, Subrequest
+from gateway.batch import BulkCall, Subrequest, Where
 from gateway.dialects import _requests
 from gateway.dialects.truto.body import BatchRequest, ResourceWish
 from gateway.dialects.truto.holes import Arguments
@@ -16,6 +16,11 @@ from gateway.dialects.truto.opened import Opened
 from gateway.errors import Refused
 from gateway.target import segment
 from gateway.templates import values
+
+LONGEST_ARGS = 2**20
+"""Bytes of `args`: a list in it is taken apart, at thirty times its size."""
+LONGEST_QUERY = 64 * 2**10
+"""Bytes of a `query`, as written. A target has no room for an eighth of it."""
 
 
 def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
@@ -31,6 +36,10 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     wishes = body.resources
     if len(wishes) > bulk.max_subrequests:
         raise many
+    for i, wish in enumerate(wishes):
+        _check_length(wish.query, LONGEST_QUERY, f"resources[{i}].query")
+        if wish.recurse is not None and wish.recurse.config is not None:
+            _check_length(wish.recurse.config.query, LONGEST_QUERY, f"resources[{i}].recurse")
     bodies.refuse_duplicates(bulk.body, _seen(wishes), lists=("resources",), maps=())
     account = f"{shape.account_parameter}={segment(body.integrated_account_id)}"
     ground = Ground(shape, _arguments(body.args), account if shape.account_parameter else "")
@@ -44,7 +53,13 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     return tuple([node.made() for node in readable])
 
 
+def _check_length(raw: Raw | UnsetType, most: int, where: Where) -> None:
+    if not isinstance(raw, UnsetType) and len(bytes(raw)) > most:
+        raise Refused("bad_shape", f"{where}: longer than {most} bytes")
+
+
 def _arguments(raw: Raw | UnsetType) -> Arguments:
+    _check_length(raw, LONGEST_ARGS, "args")
     given = _requests.given(raw)
     if given is not None and values.kind(given) != "object":
         raise Refused("bad_shape", "args: expected object")
