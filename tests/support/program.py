@@ -24,6 +24,8 @@ class Program:
         self.ops = ""
         self.lines: list[dict[str, Any]] = []
         """Its log so far."""
+        self.hear: Callable[[dict[str, Any]], None] = self.lines.append
+        """Takes each line."""
         self._said = asyncio.Condition()
         self._reading = asyncio.ensure_future(self._read())
 
@@ -32,7 +34,7 @@ class Program:
             return
         async for line in self.process.stderr:
             async with self._said:
-                self.lines.append(json.loads(line))
+                self.hear(_parsed(line))
                 self._said.notify_all()
         async with self._said:
             self._said.notify_all()
@@ -68,6 +70,14 @@ class Program:
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except ValueError:  # a traceback, or the last words of the interpreter
+        found = {"event": "library", "text": line.decode(errors="replace")}
+    return found
+
+
 @asynccontextmanager
 async def program(
     folder: Path, settings: Mapping[str, Any], preexec: Callable[[], None] | None = None
@@ -85,10 +95,20 @@ async def mute(folder: Path, settings: Mapping[str, Any], log: IO[bytes]) -> Asy
     places = {"listen": f"unix:{folder}/gateway", "ops": f"unix:{folder}/ops"}
     async with _started(folder, {**settings, **places}, None, log.fileno()) as gateway:
         gateway.address, gateway.ops = places["listen"], places["ops"]
-        while not (folder / "gateway").exists() or not (folder / "ops").exists():
-            assert gateway.process.returncode is None
-            await asyncio.sleep(0.02)
+        for path in places.values():
+            while not await _answers(path.removeprefix("unix:")):
+                assert gateway.process.returncode is None
+                await asyncio.sleep(0.02)
         yield gateway
+
+
+async def _answers(path: str) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:  # not there yet, or nobody listens yet
+        return False
+    writer.close()
+    return True
 
 
 @asynccontextmanager
