@@ -119,6 +119,8 @@ def _error(code: int, message: str) -> bytes:
 
 MOST_REFERENCES = 1000
 """In one batch: each is a walk through a result."""
+MOST_PATHS = 20_000
+"""Characters of all JSONPaths of one batch, however often each is used: they are parsed."""
 
 _OLDER_METHODS = {"UPDATE": "PUT", "update": "PUT"}
 
@@ -162,6 +164,8 @@ class _Reader:
         self._own = _fields.OwnFields(_own_form, bulk)
         self._key = next((v for name, v in parse_qsl(bulk.query) if name == "apiKey"), "")
         self._references = 0
+        self._paths: dict[str, jsonpath.Path] = {}
+        self._path_room = MOST_PATHS
         self._drafts = _drafts(requests, older, bulk.max_subrequests)
         bodies.refuse_duplicates(bulk.body, _seen(self._drafts))
         self._named = {draft.name: draft for draft in self._drafts}
@@ -258,12 +262,22 @@ class _Reader:
         if self._older:
             source, path = self._earlier(hole.name, draft), jsonpath.member(hole.path)
         else:
-            source, path = self._named.get(hole.name), _parsed(hole.path, where)
+            source, path = self._named.get(hole.name), self._parsed(hole.path, where)
         if source is None or source.name is None or source.index >= draft.index:
             raise Unresolved("refers to no earlier request")
         source.paths[path.text] = path
         draft.reads[source.name] = None
         return Reference(source.name, path)
+
+    def _parsed(self, text: str, where: Where) -> jsonpath.Path:
+        path = self._paths.get(text)
+        if path is None:
+            self._path_room -= len(text)
+            if self._path_room < 0:
+                message = f"{where}: more than {MOST_PATHS} characters of JSONPath"
+                raise Refused("bad_reference", message)
+            path = self._paths[text] = _parsed(text, where)
+        return path
 
     def _earlier(self, type: str, draft: _Draft) -> _Draft | None:
         """Whose property a reference of 2.0 means (D-A10)."""

@@ -2,7 +2,8 @@
 
 Names, indexes, slices, wildcards and at most one `..`. General engines ran for seconds on 24
 levels, and filters hold regular expressions, so those are refused where they are read; what is
-left visits at most 10,000 nodes and reads at most 64 MiB, then gives up.
+left visits at most 10,000 nodes, then gives up. All paths into one document together take at most
+100,000 steps and read at most 64 MiB.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LONGEST = 1000
 """Characters of a path."""
 MOST_NODES = 10_000
 """Visited for one path."""
+MOST_STEPS = 100_000
+"""Selectors applied and nodes visited, for all paths into one document."""
 MOST_BYTES = 64 << 20
 """Read for all paths into one document: every level that is looked into is read once more."""
 
@@ -113,12 +116,13 @@ def _selector(selector: Any) -> Selector:
 class Walker:
     """Evaluates paths on one document, and knows what that has cost so far."""
 
-    __slots__ = ("_bytes", "_nodes", "_root")
+    __slots__ = ("_bytes", "_nodes", "_root", "_steps")
 
     def __init__(self, document: bytes) -> None:
         self._root = Node(document)
         self._bytes = 0
         self._nodes = 0
+        self._steps = 0
 
     def matches(self, path: Path) -> list[bytes]:
         """The nodes it selects, as they are written. Raises Unresolved when it costs too much."""
@@ -132,6 +136,7 @@ class Walker:
         for below in self._descend(node) if segment.descends else (node,):
             self._pay(below)
             for selector in segment.selectors:
+                self._step()
                 for found in _select(below, selector):
                     self._visit()
                     yield found
@@ -157,7 +162,13 @@ class Walker:
             if self._bytes > MOST_BYTES:
                 raise Unresolved("reads too much of the document")
 
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise Unresolved(f"takes more than {MOST_STEPS} steps with the paths before it")
+
     def _visit(self) -> None:
+        self._step()
         self._nodes += 1
         if self._nodes > MOST_NODES:
             raise Unresolved(f"visits more than {MOST_NODES} nodes")

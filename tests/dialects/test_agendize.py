@@ -152,3 +152,12 @@ def test_a_request_without_references_is_a_plain_one() -> None:
     """It takes the short way: no expansion, no result kept."""
     batch = parse({"path": "/a", "name": "a", "body": {"x": "$ { result"}, "method": "POST"})
     assert batch.subrequests[0].plain
+
+
+def test_jsonpaths_are_parsed_up_to_a_bound() -> None:
+    """Once each, however often they stand there."""
+    often = [{"path": "/a", "name": "a"}]
+    often += [{"path": f"/b/${{result=a:$.{'x' * 900}}}"} for _ in range(50)]
+    assert len(plan(parse(*often)).steps) == 51
+    many = [{"path": f"/b/${{result=a:$.{'x' * 900}{i}}}"} for i in range(50)]
+    assert "characters of JSONPath" in refused(often[0], *many).message

@@ -91,3 +91,12 @@ def test_a_deep_document_is_read_only_so_far() -> None:
 def test_paths_into_one_document_read_each_level_once() -> None:
     walker = Walker(('{"a": {"b": 1}, "pad": "%s"}' % ("x" * 2_000_000)).encode())
     assert all(walker.matches(parse("$.a.b")) == [b"1"] for _ in range(100))
+
+
+def test_all_paths_into_one_document_have_one_budget() -> None:
+    walker = Walker(json.dumps([{"a": 1}] * 900).encode())
+    fine = [walker.matches(parse(f"$[0:{900 - i}].a")) for i in range(20)]
+    assert [len(matches) for matches in fine] == list(range(900, 880, -1))
+    with pytest.raises(Unresolved, match="100000 steps"):
+        for i in range(100):
+            walker.matches(parse(f"$..['a','b{i}']"))

@@ -37,6 +37,11 @@ def test_what_cannot_be_looked_into_is_no_document(body: bytes) -> None:
     assert values.document(body) is None
 
 
+def test_a_document_of_more_values_than_anybody_can_look_into_is_none() -> None:
+    assert values.document(b"[" + b"0," * 400_000 + b"0]") is not None
+    assert values.document(b"[" + b"0," * 500_000 + b"0]") is None
+
+
 def test_a_document_is_without_the_blanks_around_it() -> None:
     assert values.document(b' \n{"a": 1}\r\n') == b'{"a": 1}'
 
