@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from gateway.evaluation import Evaluator
 from gateway.execution import Execution
 from gateway.operators import Operators
 from gateway.reception import Reception
-from gateway.reloads import Reloads
+from gateway.reloads import Reloads, record
 from gateway.service import Service
 from gateway.target import Pattern, Routes
 from gateway.telemetry import Telemetry
@@ -64,7 +64,7 @@ class App:
         self.followers: list[Callable[[Settings], None]] = []
         operators = Operators(self)
         self.ops = admin.application(operators, settings.ops_write, settings.limits.request_bytes)
-        self._drawn = f"bulk-gateway-{secrets.token_hex(4)}"
+        self._drawn = drawn_name()
         self._watched = watched
         self._reloads: Reloads | None = None
         self._probe: Probe | None = None
@@ -89,7 +89,8 @@ class App:
         self._open.push_async_callback(self._stop_probing)
         self._expose()
         if self._watched is not None:
-            self._reloads = Reloads(self._watched, self.take_over, self._reloaded)
+            told = record(self.telemetry.metrics, self.logs, self._watched.path)
+            self._reloads = Reloads(self._watched, self.take_over, told)
             self._open.push_async_callback(self._reloads.close)
 
     def _records(self) -> Telemetry:
@@ -119,6 +120,9 @@ class App:
         name = settings.name or self._drawn
         return Service.of(settings, name, self.execution, self.admission, former)
 
+    def set_level(self, level: str) -> None:
+        self.logs.set_level(level)
+
     # --- requests --------------------------------------------------------------------------------
 
     @property
@@ -134,7 +138,7 @@ class App:
 
     # --- the life of the process (server.worker.App) ---------------------------------------------
 
-    def ready(self) -> list[str]:
+    async def ready(self) -> list[str]:
         reasons = ["draining"] if self._draining else []
         if self._probe is not None and self._probe.trouble:
             reasons.append(f"upstream: {self._probe.trouble}")
@@ -166,9 +170,7 @@ class App:
         Raises OSError or ValueError for settings that cannot be had, and then changes nothing."""
         if self._draining:
             raise ValueError("shutting down")
-        lasting = {name: getattr(self.settings, name) for name in NEEDS_RESTART}
-        late = [name for name, value in lasting.items() if getattr(settings, name) != value]
-        settings = replace(settings, **lasting)
+        settings, late = lasting(settings, self.settings)
         service = self._service(settings, self.service)
         if settings.upstream != self.settings.upstream:
             self._probe_anew(settings.upstream)
@@ -180,26 +182,12 @@ class App:
 
     def _follow(self, settings: Settings) -> None:
         """What lasts longer than a service, and still has settings."""
-        log, before = settings.log, self.settings.log
-        self.logs.subrequests, self.logs.sample = log.subrequests, log.sample
-        if log.level != before.level:  # else an operator's wish holds
-            self.logs.set_level(log.level)
-        if log.format != before.format:
-            self.logs.set_format(log.format)
+        self.logs.follow(settings.log, self.settings.log)
         self.telemetry.follow(_routes(settings), settings.upstream.url)
         self.metrics.methods = frozenset(settings.paths.methods)
         self.admission.marks = settings.shed
         for follower in self.followers:
             follower(settings)
-
-    def _reloaded(self, mistakes: Sequence[str]) -> None:
-        self.metrics.count("gateway_config_reloads_total", "failed" if mistakes else "ok")
-        self.metrics.set("gateway_config_last_reload_successful", not mistakes)
-        file = self._watched.path if self._watched is not None else None
-        if mistakes:
-            self.logs.error("settings_not_reloaded", file=file, mistakes=mistakes)
-        else:
-            self.logs.info("settings_reloaded", file=file)
 
     # --- the backend's health --------------------------------------------------------------------
 
@@ -242,6 +230,18 @@ class App:
         read("gateway_shed_requests_total", lambda: self.admission.shed)
         read("gateway_event_loop_lag_seconds", lambda: self._lag.peak)
         read("gateway_draining", lambda: self._draining)
+
+
+def drawn_name() -> str:
+    """In Via, of a gateway that the settings do not name."""
+    return f"bulk-gateway-{secrets.token_hex(4)}"
+
+
+def lasting(wanted: Settings, former: Settings) -> tuple[Settings, list[str]]:
+    """What can be had of new settings without a restart, and the names of what cannot."""
+    kept = {name: getattr(former, name) for name in NEEDS_RESTART}
+    late = [name for name, value in kept.items() if getattr(wanted, name) != value]
+    return replace(wanted, **kept), late
 
 
 def _nobody_serves() -> None:

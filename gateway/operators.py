@@ -1,4 +1,4 @@
-"""What the operators' listener shows and does, for one process: `admin.State`."""
+"""What the operators' listener shows and does: `admin.State`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.telemetry.logs import Logs
 
 
 class Gateway(Protocol):
-    """What they look at. `app.App` is it; they come when it has started."""
+    """What they look at: `app.App`, or a parent of workers. They come when it has started."""
 
     version: str
     logs: Logs
@@ -29,7 +29,9 @@ class Gateway(Protocol):
     @property
     def reception(self) -> Reception: ...
 
-    def ready(self) -> Sequence[str]: ...
+    def set_level(self, level: str) -> None: ...
+
+    async def ready(self) -> Sequence[str]: ...
 
 
 class Operators:
@@ -43,10 +45,10 @@ class Operators:
         return self._gateway.logs.level
 
     def set_level(self, level: str) -> None:
-        self._gateway.logs.set_level(level)
+        self._gateway.set_level(level)
 
     async def ready(self) -> Sequence[str]:
-        return self._gateway.ready()
+        return await self._gateway.ready()
 
     async def scrape(self, accept: str, accept_encoding: str) -> Scrape:
         return await self._gateway.exposition.scrape(accept, accept_encoding)

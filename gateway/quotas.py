@@ -1,7 +1,7 @@
 """How much each client may ask: a bucket of tokens, one token a subrequest.
 
 A bulk call of a hundred subrequests costs as much as a hundred calls, so nobody gets past a limit
-by bundling (GHSA-775h-3xrc-c228). Each process counts for itself.
+by bundling (GHSA-775h-3xrc-c228). Each process counts for itself, by its part of the setting.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ At SIGHUP, and when the settings file has changed. What is wrong is told and cha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.config import ConfigErrors, Settings
 from gateway.config.watched import Watched
+from gateway.telemetry.logs import Logs
+from gateway.telemetry.metrics import Metrics
 
 LOOK = 2.0
 """Seconds between two looks at the file."""
@@ -19,7 +21,7 @@ class Reloads:
     def __init__(
         self,
         watched: Watched,
-        take_over: Callable[[Settings], None],
+        take_over: Callable[[Settings], Awaitable[None] | None],
         told: Callable[[Sequence[str]], None],
     ) -> None:
         """`take_over` raises OSError or ValueError for settings that cannot be had; `told` is
@@ -35,7 +37,7 @@ class Reloads:
 
     def look(self) -> None:
         """Has the file changed?"""
-        if self._watched.changed():
+        if self._watched.changed() and self._task is None:  # else it may be the one being read
             self.now()
         self._look.cancel()
         self._look = self._loop.call_later(LOOK, self.look)
@@ -64,7 +66,9 @@ class Reloads:
     async def _attempt(self) -> Sequence[str]:
         try:
             # In a thread: parsing takes a long file tens of milliseconds.
-            self._take_over(await asyncio.to_thread(self._watched.load))
+            taking_over = self._take_over(await asyncio.to_thread(self._watched.load))
+            if taking_over is not None:
+                await taking_over
         except ConfigErrors as errors:
             return errors.mistakes
         except (OSError, ValueError) as error:
@@ -74,3 +78,17 @@ class Reloads:
             self._loop.call_exception_handler({"message": "a bug in a reload", "exception": error})
             return [type(error).__name__]
         return ()
+
+
+def record(metrics: Metrics, logs: Logs, file: str | None) -> Callable[[Sequence[str]], None]:
+    """Counts and logs what `Reloads` tells."""
+
+    def told(mistakes: Sequence[str]) -> None:
+        metrics.count("gateway_config_reloads_total", "failed" if mistakes else "ok")
+        metrics.set("gateway_config_last_reload_successful", not mistakes)
+        if mistakes:
+            logs.error("settings_not_reloaded", file=file, mistakes=mistakes)
+        else:
+            logs.info("settings_reloaded", file=file)
+
+    return told

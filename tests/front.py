@@ -38,9 +38,6 @@ class FakeApp:
     async def start(self) -> None:
         self.calls.append("start")
 
-    def ready(self) -> list[str]:
-        return ["draining"] if "drain" in self.calls else []
-
     def drain(self, deadline: float) -> None:
         self.calls.append("drain")
         self.deadline = deadline

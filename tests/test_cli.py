@@ -15,10 +15,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 import gateway.server
-from gateway.app import App
+import gateway.workers
 from gateway.cli import cli, main
 from gateway.config import Settings
 from gateway.config.manual import example, rows
+from gateway.config.watched import Watched
 from gateway.dialects import DIALECTS
 
 ROOT = Path(__file__).parent.parent
@@ -105,11 +106,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that `run` was asked to serve."""
     served: list[Settings] = []
 
-    def serve(settings: Settings, app: Callable[[Settings], App]) -> int:
+    def serve(settings: Settings, watched: Watched) -> int:
         served.append(settings)
         return 0
 
-    monkeypatch.setattr(gateway.server, "run", serve)
+    monkeypatch.setattr(gateway.workers, "run", serve)
     return served
 
 
@@ -147,7 +148,7 @@ def test_the_settings_file_may_be_named_by_the_environment(
 def test_the_exit_status_is_the_servers(
     run: Callable[..., Output], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.server, "run", lambda *_: 1)
+    monkeypatch.setattr(gateway.workers, "run", lambda *_: 1)
     assert run("run") == (1, "", "")
 
 
@@ -157,7 +158,7 @@ def test_an_address_that_is_taken_is_one_line_and_status_1(
     def serve(*_: object) -> int:
         raise gateway.server.CannotListen("127.0.0.1:80: address already in use")
 
-    monkeypatch.setattr(gateway.server, "run", serve)
+    monkeypatch.setattr(gateway.workers, "run", serve)
     assert run("run") == (1, "", "bulk-gateway: 127.0.0.1:80: address already in use\n")
 
 

@@ -226,7 +226,7 @@ async def test_a_new_probe_does_not_make_a_ready_gateway_unready(file: Path) -> 
             probe = {"path": "/health", "interval": "60s", "timeout": "30s"}
             await gateway.reload(upstream=upstream(backend, probe=probe))
             await backend.until(lambda: bool(backend.peers))
-            assert gateway.app.ready() == []
+            assert await gateway.app.ready() == []
             assert await gateway.metric("gateway_upstream_up") == 1
             await gateway.reload(upstream=upstream(backend))
             await backend.until(lambda: not backend.open)

@@ -533,9 +533,8 @@ async def test_while_balancers_may_not_know_yet_every_answer_is_the_last_of_its_
     async with house(plain) as gateway, raw(gateway.address) as kept:
         kept.send(get())
         assert b"close" not in (await kept.answer())[0]
-        app = gateway.worker.app
         drain = asyncio.create_task(gateway.worker.drain(3600, 7200))
-        await eventually(app.ready)
+        await eventually(lambda: gateway.worker.clients.leaving)
         async with raw(gateway.address) as late:
             for client in (kept, late):
                 client.send(get())

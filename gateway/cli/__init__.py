@@ -122,7 +122,7 @@ def cli() -> None:
 @click.option("--upstream", metavar="URL", help="the backend: http://host:port or unix:/path")
 @click.option("--listen", metavar="ADDR", multiple=True, help="host:port or unix:/path; repeatable")
 @click.option("--ops", metavar="ADDR", help="where operators ask: health, metrics")
-@click.option("--workers", metavar="N", help="processes")
+@click.option("--workers", metavar="N", help="how many processes")
 def run(
     config: str | None,
     upstream: str | None,
@@ -136,13 +136,12 @@ def run(
 
     watched = Watched(config, os.environ, flags)
     settings = settings_of(config, flags)
-    from gateway.app import App
+    from gateway import workers as processes
     from gateway.server import CannotListen
-    from gateway.server import run as serve
     from gateway.telemetry.traces import CannotTrace
 
     try:
-        return serve(settings, lambda settings: App(settings, watched))
+        return processes.run(settings, watched)
     except (CannotListen, CannotTrace) as error:
         raise CannotRun(str(error)) from None
 

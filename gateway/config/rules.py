@@ -49,6 +49,13 @@ def _workers(settings: Settings) -> Iterator[Broken]:
     ):
         if shared < settings.workers:
             yield (path, "workers"), f"must be at least workers ({settings.workers}): they share it"
+    limits = settings.limits
+    if limits.request_bytes <= limits.buffer_bytes < limits.request_bytes * settings.workers:
+        yield (
+            ("limits.buffer_bytes", "limits.request_bytes", "workers"),
+            f"must be at least limits.request_bytes times workers ({settings.workers}): they share"
+            " it",
+        )
 
 
 def _upstream(settings: Settings) -> Iterator[Broken]:

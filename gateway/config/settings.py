@@ -126,8 +126,8 @@ class Upstream:
     host: Annotated[str, notations.HOST_NAME] = setting(
         "preserve", "Host it sees: preserve (the client's), upstream (the URL's) or a name"
     )
-    connections: Several = setting(64, "most connections to it")
-    waiting: OrNone = setting(256, "pass-through requests that wait for one, 1 s at most")
+    connections: Several = setting(64, "most connections to it; shared by all workers")
+    waiting: OrNone = setting(256, "pass-through requests that wait for one, 1 s at most; shared")
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     tls: UpstreamTls = UpstreamTls()
@@ -234,24 +234,26 @@ class HeaderLists:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds that are counted while reading. The process-wide ones are shared by all workers."""
+    """Bounds that are counted while reading. Shared ones are split among workers."""
 
     request_bytes: Bytes = setting(4 * MIB, "body of a bulk call")
     depth: Several = setting(64, "nesting of a bulk call's JSON")
     subrequests: Several = setting(100, "in one bulk call, loops expanded")
     response_bytes: Bytes = setting(16 * MIB, "one subrequest's answer, decoded")
     batch_buffer_bytes: Bytes = setting(32 * MIB, "held for one bulk call")
-    buffer_bytes: Bytes = setting(96 * MIB, "held for all bulk calls; process-wide")
+    buffer_bytes: Bytes = setting(96 * MIB, "held for all bulk calls; shared")
     batch_time: Seconds = setting(60.0, "a whole bulk call; unfinished subrequests become 504")
-    batches: Several = setting(256, "bulk calls at a time, 503 beyond; process-wide")
+    batches: Several = setting(256, "bulk calls at a time, 503 beyond; shared")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
     """A token bucket per client; every subrequest takes a token, without one it is a 429."""
 
-    per_second: Annotated[float, Rate()] = required("tokens that come back each second", 50.0)
-    burst: Several = required("tokens a client can save up", 200)
+    per_second: Annotated[float, Rate()] = required(
+        "tokens that come back each second; shared by all workers", 50.0
+    )
+    burst: Several = required("tokens a client can save up; shared", 200)
     key: FieldName = setting("address", "who a client is: address, or the name of a header")
 
 
@@ -274,7 +276,7 @@ class Client:
     gone_grace: SecondsOrZero = setting(
         10.0, "for writes in flight when it has gone; reads are closed at once"
     )
-    connections: Several = setting(1024, "clients connected at a time; process-wide")
+    connections: Several = setting(1024, "clients connected at a time; shared")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +337,7 @@ class Settings:
     ops_write: Literal["off", "loopback", "all"] = setting(
         "loopback", "who may use /explain, /drain and log level: off, loopback, all"
     )
-    workers: Several = setting(1, "processes, each with its own event loop")
+    workers: Several = setting(1, "processes; each gets its part of limits that are shared")
     upstream: Upstream = Upstream()
     endpoints: tuple[Endpoint, ...] = setting(
         ENDPOINTS, "which paths take bulk calls; POST only, first match wins"

@@ -50,11 +50,8 @@ class App(Protocol):
 
     async def handle(self, request: web.BaseRequest) -> ClientAnswer: ...
 
-    def ready(self) -> list[str]:
-        """Why no traffic should come; empty when it should."""
-
     def drain(self, deadline: float) -> None:
-        """`ready` says so from now on, and everything in flight ends by `deadline` (loop time)."""
+        """Readiness falls, and everything in flight ends by `deadline` (loop time)."""
 
     def shut(self) -> None:
         """From now on a new request is answered 503, in its dialect's own shape."""
@@ -96,6 +93,7 @@ class Worker:
 
     async def start(self) -> None:
         """Raises `CannotListen` for a certificate that cannot be read; nothing is left behind."""
+        process.give_memory_back()
         try:
             await self._start()
         except BaseException:

@@ -126,6 +126,10 @@ METRICS = (
         "The latest that a timer of the event loop fired in the last 10 to 20 seconds.",
         "max",
     ),
+    _gauge("gateway_workers", "", "Worker processes that serve; absent with a single process."),
+    _counter(
+        "gateway_worker_deaths_total", "", "Workers that ended unasked and had to be replaced."
+    ),
     _counter("gateway_shed_requests_total", "reason", "Requests answered 503 because of overload."),
     _gauge("gateway_draining", "", "1 from the signal to stop until the end.", "max"),
     _counter("gateway_config_reloads_total", "result", "Attempts to take over changed settings."),

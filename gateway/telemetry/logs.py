@@ -19,6 +19,7 @@ from typing import Literal
 import structlog
 
 from gateway.batch import BatchRecord, PassRecord, RefusedRecord
+from gateway.config import Log
 from gateway.telemetry import lines
 from gateway.telemetry.sink import Sink
 
@@ -98,6 +99,14 @@ class Logs:
         ).bind()
         if self._in_charge:
             self._configure()
+
+    def follow(self, wanted: Log, former: Log) -> None:
+        """The settings have changed."""
+        self.subrequests, self.sample = wanted.subrequests, wanted.sample
+        if wanted.level != former.level:  # else an operator's wish holds
+            self.set_level(wanted.level)
+        if wanted.format != former.format:
+            self.set_format(wanted.format)
 
     def dropped(self) -> Mapping[str, float]:
         """Lines not written, by reason."""
