@@ -236,7 +236,10 @@ class Run:
             self._flying[call.step] -= 1
             if self._queue and self._in_flight < self._terms.width:
                 self._offer(heappop(self._queue)[-1])
-        self._take_in(call, reply)
+        if call.step in self._expansions:
+            self._take_in(call, reply)
+        elif starts := self._end(call.step, reply):
+            self._launch(starts)
         delivery = self._delivery
         if self._expansions or delivery.replies[delivery.awaits] is not None:
             self._deliver()

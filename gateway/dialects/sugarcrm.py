@@ -417,7 +417,8 @@ def _entry(lead: bytes, reply: Reply) -> bytes:
     fields, layout = _results.received(reply)
     contents, base64 = b'""', False
     if reply.body:
-        contents, base64 = _results.contents(reply.body, fields, layout)
+        declared = fields[layout.content_type][1] if layout.content_type >= 0 else None
+        contents, base64 = bodies.splice(reply.body, declared)
     if reply.status >= 400 or base64 or layout.repeats:
         shown = _joined(_completed(fields, reply.status, base64))
     else:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import cast
 
 import msgspec
 
@@ -59,11 +58,6 @@ class Context(msgspec.Struct, frozen=True):
     """Own fields, and whether there is a body -> all fields of such a call. Clients give many
     subrequests the same ones, and the bytes of a tuple are made once."""
 
-    @property
-    def marked(self) -> bool:
-        """Whether each call has fields of its own that no other has."""
-        return self.idempotency_key is not None or self.trace is not None
-
 
 class Kept(msgspec.Struct):
     """What a step's dependents read of it."""
@@ -81,10 +75,13 @@ def call(step: Step, context: Context) -> Call:
     """The call of a plain step: nearly every call there is, so it takes the short way."""
     subrequest = step.subrequest
     target, body = subrequest.target, subrequest.body
-    if subrequest.headers or body is not None or context.marked:
-        return _call(step, context, cast(str, target), cast(bytes, body), "0", 0)
-    number = f"{context.batch_id}.{step.index}"
-    return Call(subrequest.method, cast(str, target), context.headers, None, number, (), step.index)
+    assert isinstance(target, str)
+    shared = not subrequest.headers and body is None
+    if shared and context.idempotency_key is None and context.trace is None:
+        number = f"{context.batch_id}.{step.index}"
+        return Call(subrequest.method, target, context.headers, None, number, (), step.index)
+    assert body is None or isinstance(body, bytes)
+    return _call(step, context, target, body, "0", 0)
 
 
 def sketch(step: Step, context: Context) -> Call:

@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 
 import msgspec
 
-from gateway.batch import Batch, Step, Subrequest
+from gateway.batch import SAFE_METHODS, Batch, Step, Subrequest
 from gateway.errors import Refused
 
 
@@ -95,7 +95,7 @@ def _ordered(flat: list[Flat], names: dict[str, int]) -> Iterator[Step]:
         follows = fence
         if subrequest.refusal is not None or subrequest.target == "":
             pass  # a refused entry and a mere group have no effect, so they order nothing
-        elif not subrequest.safe:
+        elif subrequest.method not in SAFE_METHODS:
             follows = (*reads, *fence) if reads else fence
             fence, reads = (index,), []
         elif subrequest.barrier:
