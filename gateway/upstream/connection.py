@@ -152,7 +152,10 @@ class Connection(asyncio.Protocol):
         call.attempts += 1
         call.sent = True
         body = call.body
-        if not body:
+        if lane.exchange is not None and not lane.exchange.uploaded:
+            # Whoever sends the body may be next to run, and nothing of it may go before the head.
+            self.transport.write(head)
+        elif not body:
             self._pool.post(self, head)
         elif len(body) <= ONE_WRITE:
             self._pool.post(self, head + body)

@@ -15,6 +15,7 @@ from tests.support.raw_backend import (
     RawBackend,
     after_request,
     answering,
+    gated,
     ok,
     refusing,
     silent,
@@ -262,6 +263,28 @@ async def test_a_length_of_zero_is_said_when_the_client_said_it(pool_for: MakePo
         await Client(pool, "DELETE", upload=0).over()
         await Client(pool, "DELETE").over()
     assert [request.header("content-length") for request in backend.requests] == [b"0", None]
+
+
+async def test_no_byte_of_a_body_leaves_before_its_head(pool_for: MakePool) -> None:
+    """Its sender is the next to run when it gets its connection. The backend would take a body that
+    comes first for a request."""
+    gate = asyncio.Event()
+    async with (
+        RawBackend(gated(gate)) as backend,
+        pool_for(backend.url, connections=1) as pool,
+    ):
+        owner, sending = Owner(pool), list[asyncio.Task[None]]()
+        owner.send()
+        await backend.until(lambda: len(backend.requests) == 1)
+        client = Client(pool, "POST", upload=5)
+        owner.then = lambda reply: sending.append(asyncio.ensure_future(upload(client, b"hello")))
+        gate.set()
+        await client.over()
+        await asyncio.gather(*sending)
+        assert client.head
+        assert backend.requests[1].line == b"POST / HTTP/1.1"
+        assert backend.requests[1].body == b"hello"
+        owner.free()
 
 
 @pytest.mark.parametrize(
