@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections import Counter
@@ -31,6 +32,8 @@ FAULTS: dict[str, tuple[bytes, str]] = {
 DELAYS = {"late": 0.05, "too late": 1.5}
 """Seconds. The gateway waits for one."""
 
+_LINE = re.compile(r"(GET|POST|PUT) /(thing|passed) HTTP/1\.1")
+
 
 class FaultyBackend:
     def __init__(self, random: Random, share: float) -> None:
@@ -38,6 +41,8 @@ class FaultyBackend:
         self.seen: Counter[str] = Counter()
         """By X-Request-Id: whole requests."""
         self.faults: Counter[str] = Counter()
+        self.garbled: list[str] = []
+        """What came and was no request."""
         self.url = ""
         self._random = random
         self._share = share
@@ -70,7 +75,10 @@ class FaultyBackend:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; whether the connection goes on."""
-        fields = await _request(reader)
+        line, fields = await _request(reader)
+        if not _LINE.fullmatch(line):
+            self.garbled.append(line[:80])
+            return False
         self.seen[fields.get("x-request-id", "")] += 1
         if self._random.random() >= self._share:
             writer.write(GOOD)
@@ -88,10 +96,13 @@ class FaultyBackend:
         return end not in ("close", "reset")
 
 
-async def _request(reader: asyncio.StreamReader) -> dict[str, str]:
-    """Reads a whole one; its fields."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    pairs = (line.partition(":") for line in head.split("\r\n")[1:-2])
-    fields = {name.lower(): value.strip() for name, _, value in pairs}
+async def _request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
+    """Reads a whole one: its first line, its fields."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        return "no head", {}
+    line, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    fields = {name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
     await reader.readexactly(int(fields.get("content-length", 0)))
-    return fields
+    return line, fields

@@ -92,6 +92,7 @@ async def soak(pace: Pace, seed: int = 1) -> Report:
                 if await gateway.ended() != 0:
                     ledger.mistakes.append("no clean end")
             ledger.end()
+            ledger.mistakes += [f"the backend got {line!r}" for line in backend.garbled]
             _compare(ledger, counted, report)
     return report
 
