@@ -237,20 +237,74 @@ async def test_a_body_goes_up_as_it_comes(chunked: bool) -> None:
         second.set()
 
 
-async def test_a_client_that_expects_100_gets_it_when_the_backend_is_there() -> None:
-    async with passing() as place, client_of(place) as client:
-        client.send(get("/", "Content-Length: 5", "Expect: 100-continue", method="POST"))
+HELD_BACK = get("/", "Content-Length: 5", "Expect: 100-continue", method="POST")
+
+
+async def test_a_client_that_holds_its_body_back_is_asked_for_it_when_the_backend_asks() -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        assert b"\r\nExpect: 100-continue\r\n" in await peer.head()
+        await go.wait()
+        await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert await peer.read(5) == b"hello"
+        await peer.send(ok(b"1"))
+        await peer.request()
+        await peer.send(ok(b"2"))
+        await peer.gone()
+
+    async with passing(script) as place, client_of(place) as client:
+        client.send(HELD_BACK)
+        await place.backend.until(lambda: bool(place.backend.peers))
+        go.set()
         assert await client.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(b"hello")
-        await client.answer()
+        assert (await client.answer())[1] == b"1"
+        client.send(get())
+        assert (await client.answer())[1] == b"2"
+
+
+async def test_a_client_that_does_not_wait_to_be_asked_is_heard_all_the_same() -> None:
+    async with passing() as place, client_of(place) as client:
+        client.send(HELD_BACK)
+        await place.backend.until(lambda: bool(place.backend.peers))
+        client.send(b"hello")
+        head, _ = await client.answer()
+        assert b"100 Continue" not in head
+        assert b"close" not in head
         assert place.backend.requests[0].body == b"hello"
-        assert place.backend.requests[0].all("expect") == []
+
+
+async def test_a_connection_is_not_used_again_if_its_backend_answers_instead_of_asking() -> None:
+    """What the backend did not ask for, it may take for a request."""
+    async with passing() as place, asyncio.timeout(10):
+        for _ in range(2):
+            async with client_of(place) as client:
+                client.send(HELD_BACK)
+                await place.backend.until(lambda: place.backend.open == 1)
+                client.send(b"hello")
+                await client.answer()
+            await place.backend.until(lambda: not place.backend.open)
+        assert len(place.backend.peers) == 2
+
+
+async def test_an_answer_instead_of_an_invitation_reaches_the_client_that_waits() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(ok(b"who?", status="401 No"))
+        await peer.gone()
+
+    async with passing(script) as place, client_of(place) as client:
+        client.send(HELD_BACK)
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 401 No\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
 
 
 async def test_a_client_that_expects_100_is_not_asked_for_a_body_that_nobody_takes() -> None:
     url = f"http://127.0.0.1:{refusing()}"
     async with passing(url=url) as place, client_of(place) as client:
-        client.send(get("/", "Content-Length: 5", "Expect: 100-continue", method="POST"))
+        client.send(HELD_BACK)
         assert (await client.rest()).startswith(b"HTTP/1.1 502 ")
 
 

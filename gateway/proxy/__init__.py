@@ -5,8 +5,8 @@ so a small exchange costs no task; a body that is not complete yet gets one that
 the answer's pieces are written to the client from within the backend's callbacks. Each direction
 waits for its slower end.
 
-Dropped, as RFC 9110 allows: trailers, and interim answers other than the 100 that the client gets
-when the backend is ready for its body.
+Dropped, as RFC 9110 allows: trailers, and interim answers other than a 100 that the client waits
+for with its body in hand.
 """
 
 from gateway.proxy.entrance import Proxy

@@ -94,8 +94,7 @@ class Proxy:
             return LOOPED
         to = request.raw_path
         if to[0] != "/" and to != "*":
-            _, mark, query = to.partition("?")
-            to = target.rooted(to) + mark + query
+            to = _origin_form(request.method, to)
         return to if self._rules is None else _permitted(self._rules, request.method, to)
 
     def _passage(
@@ -106,13 +105,28 @@ class Proxy:
         if record.trace is not None:
             call.extra = (("traceparent", record.trace.header()),)
         content, upload = request.content, None
-        if content.is_eof():
-            call.body = content.read_nowait()
-            record.bytes_in = len(call.body)
-        else:
+        if not content.is_eof():
             length = request.content_length
             upload = CHUNKED if length is None else length
+        elif _has_contents(request):
+            call.body = content.read_nowait()
+            record.bytes_in = len(call.body)
         return Passage(self._pool, request, record, self._down, call, upload, upgrade)
+
+
+def _origin_form(method: str, given: str) -> str:
+    """Of a target in absolute form what a server gets to see (RFC 9112 3.2.2). An OPTIONS that
+    names a server and no more asks about all of it (3.2.4)."""
+    path, mark, query = given.partition("?")
+    if method == "OPTIONS" and not mark and "/" not in path.partition("://")[2]:
+        return "*"
+    return target.rooted(path) + mark + query
+
+
+def _has_contents(request: web.BaseRequest) -> bool:
+    """It says so; they may be empty."""
+    fields = request.headers
+    return "Content-Length" in fields or "Transfer-Encoding" in fields
 
 
 def _hops(request: web.BaseRequest) -> int | None:

@@ -64,13 +64,14 @@ class Passage:
         self._wire = wire(request)
         self._answer: ClientAnswer | None = None
         self._upload = upload is not None
+        invite = self._wire.invite if self._wire.uninvited else None
         self._tunnel: asyncio.Future[StreamReader] | None = None
         """What the client says after a 101, where one was asked for."""
         if upgrade:
             self._tunnel = loop.create_future()
         self._over = False
         self._end: asyncio.Future[ClientAnswer] = loop.create_future()
-        self._exchange = pool.open(call, self, upload=upload, upgrade=upgrade)
+        self._exchange = pool.open(call, self, upload=upload, upgrade=upgrade, invite=invite)
 
     async def answer(self) -> ClientAnswer:
         """The answer, when it has been given in full. Cancelled, it ends the backend's part too."""
@@ -162,8 +163,7 @@ class Passage:
 
     async def _pump(self) -> None:
         try:
-            if self._upload and await self._exchange.drain():
-                self._wire.invite()
+            if self._upload:
                 await self._carry(self._request.content)
             if self._tunnel is not None:
                 await self._carry(await self._tunnel)

@@ -73,11 +73,11 @@ class Client(RequestHandler):
         "_linger_end",
         "_lingering",
         "_socket",
-        "_uninvited",
         "_written",
         "answer",
         "counted",
         "on_room",
+        "uninvited",
     )
 
     def __init__(self, clients: Clients, **options: Any) -> None:
@@ -96,13 +96,12 @@ class Client(RequestHandler):
         self._written = 0
         self._flushed = 0
         self._flushed_at = 0.0
-        self._uninvited = False
-        """The client holds its body back until it is asked for it."""
         self._chunked: StreamReader | None = None
         """The chunked body that the parser read last, or still reads."""
         self._last_words: StreamReader | None = None
         """What the client says after this body is not listened to."""
         self.answer: ClientAnswer | None = None
+        self.uninvited = False
         self.counted = False
         """Its request is among the `busy` ones."""
         self.on_room: Callable[[], None] | None = None
@@ -133,6 +132,7 @@ class Client(RequestHandler):
             return
         if self._last_words is not None and self._last_words.is_eof():
             return
+        self.uninvited = False  # if it was, it has lost its patience, as RFC 9110 10.1.1 has it
         if self._chunked is not None and self._chunked.is_eof() and not self._upgraded:
             self._renew_parser()
         known = len(self._messages)
@@ -207,11 +207,11 @@ class Client(RequestHandler):
     @property
     def leaving(self) -> bool:
         said = self._last_words is not None and not self._messages
-        return said or self._clients.leaving or self._uninvited
+        return said or self._clients.leaving or self.uninvited
 
     def invite(self) -> None:
-        if self._uninvited:
-            self._uninvited = False
+        if self.uninvited:
+            self.uninvited = False
             self._heard = self._loop.time()
             self.write(CONTINUE)
 
@@ -265,8 +265,9 @@ class Client(RequestHandler):
             self.force_close()
 
     def expect(self, request: web.BaseRequest) -> None:
-        if request.headers.get("Expect") is not None and not request.content.is_eof():
-            self._uninvited = request.version >= (1, 1)
+        content = request.content
+        if "Expect" in request.headers and not content.is_eof() and not content.total_bytes:
+            self.uninvited = request.version >= (1, 1)
 
     def served(self, request: web.BaseRequest) -> None:
         """The handler has ended, however it did."""
@@ -275,9 +276,9 @@ class Client(RequestHandler):
             answer.cut()
         if answer is not None and self._last_words is not None and not self._messages:
             answer.close()
-        if self._uninvited:
+        if self.uninvited:
             # It was never asked for its body and is not going to send it; the answer said `close`.
-            self._uninvited = False
+            self.uninvited = False
             request.content.feed_eof()
         self.on_room = None
         self._heard = self._loop.time()
@@ -339,7 +340,7 @@ class Client(RequestHandler):
 
     def _sweep_body(self, silent: float, request: web.BaseRequest, bound: float) -> None:
         content = request.content
-        if silent < bound or content.is_eof() or self._reading_paused or self._uninvited:
+        if silent < bound or content.is_eof() or self._reading_paused or self.uninvited:
             return
         if content.exception() is None:
             content.set_exception(BodyStalled())

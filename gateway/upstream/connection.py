@@ -372,8 +372,10 @@ class Connection(asyncio.Protocol):
         self._interims += 1
         if self._interims > INTERIMS:
             self._refuse("http_protocol_error", "interims")
+        exchange = cast("Lane", self.lane).exchange
+        if status == 100 and exchange is not None:
+            exchange.invited()  # from inside the parser, but it only writes to the client
         if status == 101:
-            exchange = cast("Lane", self.lane).exchange
             if exchange is None or not exchange.upgrade:
                 self._refuse("http_protocol_error", "unasked_upgrade")
             self._status = status
@@ -514,7 +516,8 @@ class Connection(asyncio.Protocol):
         if not last:
             exchange.received(head, data)
             return
-        keep = self._keep and exchange.uploaded and self._written()
+        done = exchange.uploaded and exchange.invite is None
+        keep = self._keep and done and self._written()
         self._reset()
         exchange.ended(head, data)
         self._pool.released(self, keep)

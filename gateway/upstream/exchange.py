@@ -7,6 +7,7 @@ waits for the backend, `pause` makes the backend wait for the client.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +44,7 @@ class Exchange:
         "_waiter",
         "_writable",
         "call",
+        "invite",
         "lane",
         "opened",
         "upgrade",
@@ -51,9 +53,20 @@ class Exchange:
     )
 
     def __init__(
-        self, pool: Pool, call: Call, sink: Sink, upload: int | None, upgrade: bool
+        self,
+        pool: Pool,
+        call: Call,
+        sink: Sink,
+        upload: int | None,
+        upgrade: bool,
+        invite: Callable[[], None] | None,
     ) -> None:
         self.call = call
+        if invite is not None:
+            call.extra += _EXPECT
+        self.invite = invite
+        """Called when the backend asks for the body. While it has not, though told to, it may take
+        for another request what comes after its answer."""
         self.upload = upload
         self.upgrade = upgrade
         self.uploaded = not upload
@@ -67,6 +80,14 @@ class Exchange:
         self._tunnel = False
         self._over = False
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def length(self) -> int | None:
+        """Of the request's body, as `wire.head` takes it."""
+        if self.upload is not None:
+            return self.upload
+        body = self.call.body
+        return wire.UNSAID if body is None else len(body)
 
     # --- the owner's side ------------------------------------------------------------------------
 
@@ -158,6 +179,11 @@ class Exchange:
                 connection.deadline = monotonic() + self.lane.pool.timeouts.stall
         self._hand_on(head, data, last=False)
 
+    def invited(self) -> None:
+        if self.invite is not None:
+            self.invite()
+            self.invite = None
+
     def ended(self, head: Reply | None, data: bytes) -> None:
         self._end()
         self._hand_on(head, data, last=True)
@@ -187,6 +213,9 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+_EXPECT = (("Expect", "100-continue"),)
 
 
 def _endless(head: Reply) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Final, cast
 
@@ -91,13 +92,20 @@ class Pool:
         return lane
 
     def open(
-        self, call: Call, sink: Sink, *, upload: int | None = None, upgrade: bool = False
+        self,
+        call: Call,
+        sink: Sink,
+        *,
+        upload: int | None = None,
+        upgrade: bool = False,
+        invite: Callable[[], None] | None = None,
     ) -> Exchange:
         """A call whose answer is streamed to `sink`.
 
         `upload` is the length of a body that will be written to the exchange, or `wire.CHUNKED`;
-        None: the request is complete, with `call.body`. `upgrade`: a 101 is acceptable."""
-        exchange = Exchange(self, call, sink, upload, upgrade)
+        None: the request is complete, with `call.body`. `upgrade`: a 101 is acceptable. `invite`:
+        called when the backend asks for the body, which its sender holds back until then."""
+        exchange = Exchange(self, call, sink, upload, upgrade, invite)
         if self._full() and self._streams_waiting() >= self._most_streams_waiting:
             self._loop.call_soon(exchange.replied, call, failed(_NO_TURN, call))
         else:
@@ -222,10 +230,10 @@ class Pool:
         return lane, call
 
     def _start(self, connection: Connection, lane: Lane, call: Call) -> None:
-        body, exchange = call.body, lane.exchange
-        length = len(body) if body else None
-        if exchange is not None and exchange.upload is not None:
-            length = exchange.upload
+        exchange = lane.exchange
+        length = len(call.body) if call.body else None
+        if exchange is not None:
+            length = exchange.length
         try:
             head = wire.head(call, lane.common(call.headers), length)
         except ValueError:

@@ -15,6 +15,10 @@ from gateway.batch import Call, Headers
 CHUNKED: Final = -1
 """As the length of an upload: unknown, so it is sent in chunks."""
 
+UNSAID: Final = -2
+"""As the length of a body: there is none, and whoever asks has said nothing of it. Of a call of our
+own, whose length is None, we do say so where that matters."""
+
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _METHOD = re.compile(_TOKEN)
 _TARGET = re.compile(r"[!-~\x80-\xff]+")
@@ -36,7 +40,7 @@ def encode(headers: Headers) -> str:
 
 def head(call: Call, common: str, length: int | None) -> bytes:
     """A request's head. `common` are `call.headers`, encoded; `length` is its body's, None for no
-    body at all, or `CHUNKED`."""
+    body at all, `CHUNKED` or `UNSAID`."""
     method, target, request_id = call.method, call.target, call.request_id
     if method not in _USUAL and not _METHOD.fullmatch(method):
         raise ValueError("a method that must not be sent")
@@ -59,6 +63,8 @@ def framing(method: str, length: int | None) -> str:
     """RFC 9110 8.6: a method that is meant to have content says so when it has none."""
     if length is None:
         return "Content-Length: 0\r\n" if method in _MEANT_TO_HAVE_CONTENT else ""
+    if length == UNSAID:
+        return ""
     if length == CHUNKED:
         return "Transfer-Encoding: chunked\r\n"
     return f"Content-Length: {length}\r\n"

@@ -79,16 +79,19 @@ class Peer:
         self._writer = writer
 
     async def head(self) -> bytes:
-        """Reads a request's head and nothing more."""
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        self.received += head
+        """Reads a request's head and nothing more. Empty lines before it are none of it."""
+        head = b""
+        while not head:
+            data = await self._reader.readuntil(b"\r\n\r\n")
+            self.received += data
+            head = data.lstrip(b"\r\n")
         return head
 
     async def request(self) -> Request:
         """Reads one whole request."""
         head = await self.head()
         request = Request(head, b"")
-        if b"chunked" in request.all("transfer-encoding"):
+        if (request.header("transfer-encoding") or b"").lower() == b"chunked":
             body = await self._chunks()
         else:
             body = await self.read(int(request.header("content-length") or 0))
@@ -109,14 +112,18 @@ class Peer:
         return data
 
     async def _chunks(self) -> bytes:
+        """Contents without their framing: sizes, extensions, trailers."""
         body = b""
-        while True:
-            line = await self._reader.readuntil(b"\r\n")
-            self.received += line
-            piece = await self.read(int(line, 16) + 2)
-            if len(piece) == 2:
-                return body
-            body += piece[:-2]
+        while size := int((await self._line()).partition(b";")[0], 16):
+            body += (await self.read(size + 2))[:-2]
+        while await self._line() != b"\r\n":
+            pass
+        return body
+
+    async def _line(self) -> bytes:
+        line = await self._reader.readuntil(b"\r\n")
+        self.received += line
+        return line
 
     async def send(self, *pieces: bytes) -> None:
         """Each piece in a write of its own, given time to leave alone."""

@@ -1,0 +1,74 @@
+"""Every shape of the table, straight at a backend and through the gateway: both ends get the same.
+
+What may differ is in `messages`; everything else is compared byte for byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.front import Raw, raw
+from tests.passthrough.messages import (
+    Answer,
+    Arrived,
+    handed_on,
+    read_answer,
+    turns,
+    without_framing,
+)
+from tests.passthrough.scripts import telling
+from tests.passthrough.shapes import SHAPES, WAIT, Shape
+from tests.security.siege import siege
+from tests.support.raw_backend import RawBackend, Request
+
+NAME = "bulk-gateway-test"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+async def test_both_ends_get_what_they_would_get_without_the_gateway(name: str) -> None:
+    shape = SHAPES[name]
+    straight, received = await talk(shape, through=False)
+    through, arrived = await talk(shape, through=True)
+    via = f"1.1 {NAME}".encode()
+    expected = [handed_on(answer, via) if answer.status >= 200 else answer for answer in straight]
+    assert [
+        without_framing(answer, plain) for answer, plain in zip(through, straight, strict=True)
+    ] == [without_framing(answer, plain) for answer, plain in zip(expected, straight, strict=True)]
+    if shape.arrives is not None:
+        received = [Request(shape.arrives, b"")]
+    assert [Arrived.of(request) for request in arrived] == [Arrived.of(r) for r in received]
+
+
+async def talk(shape: Shape, *, through: bool) -> tuple[list[Answer], list[Request]]:
+    """What the client reads, and what the backend gets."""
+    script = telling(*shape.told) if isinstance(shape.told, tuple) else shape.told
+    async with RawBackend(script) as backend, asyncio.timeout(20):
+        if not through:
+            return await converse(f"127.0.0.1:{backend.port}", shape), backend.requests
+        async with siege(backend, name=NAME) as gateway:
+            return await converse(gateway.address, shape), backend.requests
+
+
+async def converse(address: str, shape: Shape) -> list[Answer]:
+    """The answers that a shape's client reads; interim ones if it waits for them."""
+    answers: list[Answer] = []
+    methods = list(shape.methods)
+    async with raw(address) as client:
+        for piece in shape.says:
+            if piece != WAIT:
+                client.send(piece)
+                await client.writer.drain()
+                await turns()
+                continue
+            answers.append(await read_answer(client, methods[0]))
+            if answers[-1].status >= 200:
+                methods.pop(0)
+        return answers + [await final_answer(client, method) for method in methods]
+
+
+async def final_answer(client: Raw, method: str) -> Answer:
+    while (answer := await read_answer(client, method)).status < 200:
+        """An interim one, which the gateway may drop."""
+    return answer
