@@ -176,7 +176,7 @@ class Run:
         self.record.bytes_out += len(chunk.data)
         self._release(chunk.held)
         if self._lane.over_budget:
-            self._lane.reconsider()
+            self._go_on()
 
     @property
     def complete(self) -> bool:
@@ -188,12 +188,12 @@ class Run:
         self._gone = True
         self._settle()
 
-    def abandon(self) -> None:
+    def abandon(self, outcome: str = "client_gone") -> None:
         """The client left (DESIGN part 4): nothing new starts, safe calls end, writes go on."""
         if self._gone:
             return
         self._gone = True
-        self.record.outcome = self.record.outcome or "client_gone"
+        self.record.outcome = self.record.outcome or outcome
         self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
         self._cancel_timer()
         self._release(self._delivery.drop())
@@ -481,10 +481,16 @@ class Run:
             self._timer = self._execution.loop.call_later(self._terms.flush_seconds, self._flush)
         if self._lane.over_budget:
             if awaited != delivery.awaits:
-                self._lane.reconsider()
-                self._unpark()
-            if self._expansions:
+                self._go_on()
+            elif self._expansions:
                 self._unstick()
+
+    def _go_on(self) -> None:
+        """Memory is short, and what the answer waits for has changed."""
+        self._lane.reconsider()
+        self._unpark()
+        if self._expansions:
+            self._unstick()
 
     def _bug(self) -> None:
         self._recorder.bug("render", self.record)
