@@ -507,6 +507,8 @@ class PassRecord(msgspec.Struct, kw_only=True):
     """An RFC 9209 error type when the gateway made the answer, or cut it."""
     outcome: str = "ok"
     """`ok`, `failed` (an answer of the gateway's), `client_gone`, `cut`, `tunnel`."""
+    sent: bool = False
+    """Whether any byte of it may have reached the backend."""
     client: str = ""
     seconds: float = 0.0
     bytes_in: int = 0

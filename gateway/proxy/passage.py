@@ -84,6 +84,7 @@ class Passage:
                 self._record.outcome = "client_gone"
             raise
         finally:
+            self._record.sent = self._exchange.call.sent
             self._leave()
 
     # --- the way down: told by the exchange ------------------------------------------------------

@@ -24,6 +24,7 @@ FIELDS = {
     "ok": "subrequests answered below 400",
     "failed": "subrequests answered with 400 or more, or not at all",
     "skipped": "subrequests that never ran",
+    "sent": "whether any byte of a request that did not end well may have reached the backend",
     "seconds": "from the whole request in to the last byte out",
     "first_byte": "seconds until the answer's first byte",
     "bytes_in": "of the request's body",

@@ -230,6 +230,7 @@ class Logs:
             status=record.status or None,
             outcome=record.outcome,
             error=record.error or None,
+            sent=None if record.outcome in ("ok", "tunnel") else record.sent,
             seconds=round(record.seconds, 6),
             bytes_in=record.bytes_in,
             bytes_out=record.bytes_out,

@@ -200,7 +200,10 @@ class Stage:
                 assert self._times(target) <= (index in sent), (target, line)
         targets = {request.target for b in self._backends for request in b.requests}
         assert all(self._times(target) <= 2 for target in targets)
-        assert len([line for line in lines if line["event"] == "request"]) == self.passes
+        passed = [line for line in lines if line["event"] == "request"]
+        assert len(passed) == self.passes
+        for line in passed:
+            assert line["outcome"] == "ok" or line["sent"] or not self._times(line["path"]), line
         assert not [line for line in lines if line["event"] in ("bug", "event_loop", "library")]
 
     def _times(self, target: str) -> int:
