@@ -93,7 +93,11 @@ AnyForm = Annotated[
 
 def items(spelling: bytes, where: Where) -> Iterator[Header]:
     """A list of {name, value}."""
-    for index, item in enumerate(bodies.decode(spelling, list[Item], where)):
+    found = bodies.decode(spelling, list[Item], where)
+    if spelling.count(b":") > 2 * len(found):
+        for index, raw in enumerate(bodies.decode(spelling, list[Raw], where)):
+            _once(bytes(raw), f"{where}[{index}]")
+    for index, item in enumerate(found):
         yield from _pair(item.name, item.value, f"{where}[{index}].value")
 
 
@@ -114,12 +118,19 @@ def any_form(spelling: bytes, where: Where) -> Iterator[Header]:
 def _element(element: bytes, where: Where) -> Iterator[Header]:
     if not element.startswith(b'"'):
         item = bodies.decode(element, Item, where)
+        _once(element, where)
         yield from _pair(item.name, item.value, f"{where}.value")
         return
     name, colon, value = bodies.decode(element, str, where).partition(":")
     if not colon:
         raise Refused("bad_shape", f"{where}: expected a name, a colon and a value")
     yield name, value.strip(" \t")
+
+
+def _once(item: bytes, where: Where) -> None:
+    """Refuses an item that says twice what it is. One with two colons cannot."""
+    if item.count(b":") > 2:
+        _requests.refuse_duplicates(item, {"": -1}, where)
 
 
 def _pair(name: str, value: Raw, where: Where) -> Iterator[Header]:

@@ -59,7 +59,8 @@ class BatchRequest(msgspec.Struct):
     """One wished call, and those that come right after it."""
 
     path: Annotated[str, Meta(description="The whole path, version included.")]
-    method: str = "GET"
+    method: str | None = None
+    """GET where it is not said."""
     body: Json | UnsetType = UNSET
     name: str | None = None
     """What references call it."""
@@ -192,7 +193,8 @@ class _Reader:
 
     def _subrequest(self, draft: _Draft, children: Sequence[Subrequest]) -> Subrequest:
         entry = draft.entry
-        method = _OLDER_METHODS.get(entry.method, entry.method) if self._older else entry.method
+        said = entry.method or "GET"
+        method = _OLDER_METHODS.get(said, said) if self._older else said
         keep = references.Matches(tuple(draft.paths.values())) if draft.paths else None
         return Subrequest(
             where=draft.where,
@@ -205,7 +207,7 @@ class _Reader:
             refusal=draft.refusal,
             reads=tuple(draft.reads),
             recipe=Recipe(keep=keep) if keep else None,
-            note=Echo(entry.path, entry.method, None if self._older else entry.name, draft.tail),
+            note=Echo(entry.path, said, None if self._older else entry.name, draft.tail),
         )
 
     # --- targets ---------------------------------------------------------------------------------
@@ -317,7 +319,7 @@ def _seen(drafts: Sequence[_Draft]) -> dict[str, int]:
     return {
         "requests": 1 + len(entries) - [entry.requests for entry in entries].count(None),
         "path": len(entries),
-        "method": len(entries),
+        "method": len(entries) - [entry.method for entry in entries].count(None),
         "name": len(entries) - [entry.name for entry in entries].count(None),
         "body": len(entries) - [entry.body for entry in entries].count(UNSET),
         "headers": len(entries) - [entry.headers for entry in entries].count(UNSET),

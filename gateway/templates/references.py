@@ -106,14 +106,8 @@ def _uninteresting(mark: bytes) -> re.Pattern[bytes]:
     return re.compile(rb'(?:[^"]++|"(?:%b)*+")*+' % inside, re.DOTALL)
 
 
-def _hidden(text: str) -> bytes:
-    """A text as JSON may write it: any of its characters may be an escape."""
-    spelt = ((re.escape(char).encode(), ord(char)) for char in text)
-    return b"".join(rb"(?:%b|\\u(?i:%04x))" % pair for pair in spelt)
-
-
 _PASSED_OVER: dict[Scan, re.Pattern[bytes]] = {
-    results: _uninteresting(_hidden(_OPEN)),
+    results: _uninteresting(values.spelt(_OPEN)),
     properties: _uninteresting(rb"\{[A-Za-z_][\w.-]*+\}|\\u00[2-7]"),
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -30,9 +31,14 @@ Template = bytes | Text | Object | Array
 """JSON with placeholders in it; bytes have none."""
 
 
+_HIDDEN = re.compile(values.spelt("{{") + b"|" + values.spelt(MERGE))
+
+
 def may_be_open(raw: bytes) -> bool:
     """Whether a JSON text may hold placeholders, perhaps written with escapes, or a merge."""
-    return b"{{" in raw or b"\\u" in raw or MERGE.encode() in raw
+    if b"{{" in raw or MERGE.encode() in raw:
+        return True
+    return b"\\u" in raw and _HIDDEN.search(raw) is not None
 
 
 def template(value: values.Value, meter: Meter) -> Template:
@@ -48,12 +54,19 @@ def template(value: values.Value, meter: Meter) -> Template:
         case "array":
             items = values.items(raw)
             meter.apart(len(items))
-            return Array(tuple([template(item, meter) for item in items]))
+            elements = tuple([template(item, meter) for item in items])
+            return Array(elements) if _open(elements) else raw
         case "object":
-            members = values.members(raw)
-            meter.apart(len(members))
-            return Object(tuple([(name, template(i, meter)) for name, i in members.items()]))
+            named = values.members(raw)
+            meter.apart(len(named))
+            members = tuple([(name, template(inner, meter)) for name, inner in named.items()])
+            inside = [inner for _, inner in members]
+            return Object(members) if MERGE in named or _open(inside) else raw
     return raw
+
+
+def _open(inside: Iterable[Template]) -> bool:
+    return any(not isinstance(inner, bytes) for inner in inside)
 
 
 def joined(base: Template, over: Template) -> Template:

@@ -111,6 +111,12 @@ def more_than(array: Value, most: int) -> bool:
     return False
 
 
+def spelt(text: str) -> bytes:
+    """A pattern for a text inside a string: JSON may write any of its characters as an escape."""
+    characters = ((re.escape(char).encode(), ord(char)) for char in text)
+    return b"".join(rb"(?:%b|\\u(?i:%04x))" % pair for pair in characters)
+
+
 class Node:
     """A value whose levels are decoded when they are first looked at, and then remembered."""
 

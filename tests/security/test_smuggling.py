@@ -451,7 +451,7 @@ BAD = {
     "HTTP/2.0": GOOD.replace(b"HTTP/1.1", b"HTTP/2.0"),
     "HTTP/1.7": GOOD.replace(b"HTTP/1.1", b"HTTP/1.7"),
     "another protocol": b"SSH-2.0-OpenSSH\r\n",
-    "101 that nobody asked for": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    "101 that nobody asked for": b"HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
     + POISON,
     "seventeen interim answers": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 17 + GOOD,
     "a head of 40 KiB": answer_with("X: " + "a" * 40_000, "Content-Length: 8"),

@@ -165,3 +165,21 @@ def test_a_name_in_a_document_can_mean_something_else_for_a_while() -> None:
     template = trees.template(b'"{{args.ids}} {{args.other}}"', Meter())
     assert trees.fill(template, scope) == b'"1,2 o"'
     assert trees.fill(template, run) == b'"2 o"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{ "a":1.10,"a": 2 ,"s":"\\u00e9\\/"}',
+        b'["\\u007b", {"a":[ ]}, "\\u007b {"]',
+        b'{"a":"\\u00e9","list":[' + b"1," * 30_000 + b"1]}",
+    ],
+)
+def test_json_without_placeholders_stays_as_it_is_whatever_its_escapes(text: bytes) -> None:
+    assert trees.template(text, Meter()) == text
+
+
+def test_a_placeholder_in_escapes_is_one() -> None:
+    template = trees.template(b'["\\u007b\\u007bargs.a}}", "\\u00e9"]', Meter())
+    layer = Layer(Node(b'{"args":{"a":"x"}}'))
+    assert trees.encode(trees.fill(template, layer)) == b'["x","\\u00e9"]'

@@ -22,6 +22,9 @@ LONGEST_ARGS = 2**20
 LONGEST_QUERY = 64 * 2**10
 """Bytes of a `query`, as written. A target has no room for an eighth of it."""
 
+_INNER = ("recurse", "config")
+"""Members of a node that are objects of the format."""
+
 
 def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     """The nodes of one batch, in client order."""
@@ -40,7 +43,7 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
         _check_length(wish.query, LONGEST_QUERY, f"resources[{i}].query")
         if wish.recurse is not None and wish.recurse.config is not None:
             _check_length(wish.recurse.config.query, LONGEST_QUERY, f"resources[{i}].recurse")
-    bodies.refuse_duplicates(bulk.body, _seen(wishes), lists=("resources",), maps=())
+    bodies.refuse_duplicates(bulk.body, _seen(wishes), lists=("resources",), maps=_INNER)
     account = f"{shape.account_parameter}={segment(body.integrated_account_id)}"
     ground = Ground(shape, _arguments(body.args), account if shape.account_parameter else "")
     nodes = [Node(ground, wish, f"resources[{i}]") for i, wish in enumerate(wishes)]
@@ -100,9 +103,12 @@ def _parents(
 
 
 def _seen(wishes: Sequence[ResourceWish]) -> dict[str, int]:
-    """How often each member's name may stand in the text."""
+    """How often each member's name may stand in the text. Of `type` it is not known where it says
+    what is meant anyway."""
     count = len(wishes)
-    seen = {"integrated_account_id": 1, "args": 1, "resources": 1, "type": count}
+    seen = {"integrated_account_id": 1, "args": 1, "resources": 1}
+    seen["type"] = count - [wish.type for wish in wishes].count("request")
+    seen["name"] = count - [wish.name for wish in wishes].count(None)
     seen["resource"] = count - [wish.resource for wish in wishes].count(None)
     seen["method"] = count - [wish.method for wish in wishes].count(None)
     seen["id"] = count - [wish.id for wish in wishes].count(None)
@@ -111,4 +117,6 @@ def _seen(wishes: Sequence[ResourceWish]) -> dict[str, int]:
     seen["depends_on"] = count - [wish.depends_on for wish in wishes].count(None)
     seen["loop_on"] = count - [wish.loop_on for wish in wishes].count(None)
     seen["persist"] = count - [wish.persist for wish in wishes].count(None)
+    seen["recurse"] = seen["if"] = count - [wish.recurse for wish in wishes].count(None)
+    seen["config"] = seen["expression"] = count - [wish.config for wish in wishes].count(None)
     return seen
