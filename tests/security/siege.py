@@ -132,7 +132,8 @@ async def siege(backend: RawBackend | str, **sections: Any) -> AsyncIterator[Sie
     url = backend if isinstance(backend, str) else backend.url
     sections.setdefault("log", Log(level="error"))
     sections.setdefault("upstream", Upstream(url=url))
-    settings = dataclasses.replace(Settings(), listen=(LOOPBACK,), ops=LOOPBACK, **sections)
+    sections.setdefault("listen", (LOOPBACK,))
+    settings = dataclasses.replace(Settings(), ops=LOOPBACK, **sections)
     async with serving(settings) as gateway:
         yield Siege(gateway)
 
