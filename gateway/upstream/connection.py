@@ -488,7 +488,8 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self.lane = self.call = None
         self.deadline = inf
-        self.resume()
+        if self._paused_at:
+            self.resume()
         if self._spent:
             self._parser = httptools.HttpResponseParser(self)
         self._clear()

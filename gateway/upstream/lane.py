@@ -40,7 +40,8 @@ class Taker(Protocol):
 
 
 class Lane:
-    __slots__ = ("_heads", "exchange", "held", "over", "pool", "queued", "taker", "waiting")
+    __slots__ = ("_heads", "exchange", "held", "over", "pool", "queued", "shared", "taker",
+                 "waiting")  # fmt: skip
 
     def __init__(self, pool: Pool, taker: Taker, exchange: Exchange | None = None) -> None:
         self.pool = pool
@@ -54,6 +55,8 @@ class Lane:
         """Bytes of memory it is charged for."""
         self.over = False
         """It holds more than its own budget."""
+        self.shared: tuple[Headers, str] = ((), "")
+        """The fields encoded last: those of most calls of a batch."""
         self._heads: dict[int, tuple[Headers, str]] = {}
 
     def submit(self, call: Call) -> None:
@@ -115,6 +118,7 @@ class Lane:
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
             known = self._heads[id(headers)] = (headers, wire.encode(headers))
+        self.shared = known
         return known[1]
 
 

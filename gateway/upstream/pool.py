@@ -19,7 +19,7 @@ from typing import Final, cast
 
 import msgspec
 
-from gateway.batch import Call, Failure, Reply, failed
+from gateway.batch import SAFE_METHODS, Call, Failure, Reply, failed
 from gateway.config import Limits, Upstream
 from gateway.upstream import wire
 from gateway.upstream.connection import Connection
@@ -234,8 +234,10 @@ class Pool:
         length = len(call.body) if call.body else None
         if exchange is not None:
             length = exchange.length
+        fields = call.headers
         try:
-            head = wire.head(call, lane.common(call.headers), length)
+            common = lane.shared[1] if fields is lane.shared[0] else lane.common(fields)
+            head = wire.head(call, common, length)
         except ValueError:
             # Checked before, so this is a bug of ours. Told later: we may be inside `submit`.
             self.idle.append(connection)
@@ -275,7 +277,7 @@ class Pool:
             self._retire(connection)
         elif not self._turns:
             self._leave_idle(connection)
-        elif self._turns[0].waiting[0].safe or not connection.readable():
+        elif self._turns[0].waiting[0].method in SAFE_METHODS or not connection.readable():
             # Safe and so soon after an answer it is spared the system call: at worst, a retry.
             self._serve(connection)
         else:
