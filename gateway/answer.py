@@ -40,6 +40,8 @@ class Wire(Protocol):
     """The connection ends with the answer in hand."""
     uninvited: bool
     """The client holds its body back until it is asked for it."""
+    dropped: bool
+    """We have ended it by a reset: it was not the client who left."""
     on_room: Callable[[], None] | None
     """Called when a writer that was told to wait may go on."""
 

@@ -8,6 +8,7 @@ the dialect's own shape. After that the answer ends whole or is cut.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 import orjson
@@ -207,8 +208,11 @@ class BulkEndpoint:
                 await answer.write(chunk.data)
                 run.written(chunk)
                 await run.due()
+        except asyncio.CancelledError:
+            run.abandon("cut" if outer.wire.dropped else "client_gone")
+            raise
         except BaseException:
-            run.abandon()
+            run.abandon("cut")
             raise
         finally:
             run.finished()

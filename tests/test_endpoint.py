@@ -404,6 +404,21 @@ async def test_when_the_client_leaves_reads_in_flight_are_closed_at_once() -> No
         await backend.until(lambda: backend.open == 0)
 
 
+async def test_a_client_that_stops_reading_is_cut_and_the_batch_says_so() -> None:
+    client = dataclasses.replace(Settings().client, write_stall=0.3)
+    answer = ok(b'"' + b"x" * 8_000_000 + b'"')
+    async with RawBackend(answering(answer)) as backend, house(backend, client=client) as gateway:
+        host, port = gateway.base.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        body = json.dumps(batch(4)).encode()
+        head = f"POST /bulk HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        while not await gateway.metric('gateway_batches_total{dialect="sugarcrm",outcome="cut"}'):
+            await asyncio.sleep(0.05)
+        assert await gateway.metric("gateway_buffered_bytes") == 0
+        writer.transport.abort()
+
+
 async def test_secrets_and_bodies_reach_no_log_line(capfd: pytest.CaptureFixture[str]) -> None:
     async with RawBackend(answering(ok(b'{"e":1}', status="500 No"))) as backend:
         async with house(backend) as gateway:

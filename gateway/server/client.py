@@ -76,6 +76,7 @@ class Client(RequestHandler):
         "_written",
         "answer",
         "counted",
+        "dropped",
         "on_room",
         "uninvited",
     )
@@ -102,6 +103,7 @@ class Client(RequestHandler):
         """What the client says after this body is not listened to."""
         self.answer: ClientAnswer | None = None
         self.uninvited = False
+        self.dropped = False
         self.counted = False
         """Its request is among the `busy` ones."""
         self.on_room: Callable[[], None] | None = None
@@ -230,6 +232,7 @@ class Client(RequestHandler):
         await self._loop.create_future()
 
     def cut(self) -> None:
+        self.dropped = True
         transport = self._socket
         if transport is None:
             return
