@@ -149,9 +149,12 @@ class ClientAnswer:
         if self._wire.writing_paused:
             await self._wire.room()
 
-    def finish(self, data: bytes = b"") -> ClientAnswer:
-        """Writes the rest. An answer that had not begun goes out whole, in one write."""
-        head = b"" if self.began else self._head(len(data))
+    def finish(self, data: bytes = b"", *, streamed: bool = False) -> ClientAnswer:
+        """Writes the rest. An answer that had not begun goes out whole, in one write; `streamed`:
+        framed as a stream, where it is chance that all of it was there at once."""
+        head = b""
+        if not self.began:
+            head = self._head(None if streamed and not self._legacy else len(data))
         self._put(head, data, b"0\r\n\r\n" if self._chunked else b"")
         self.ended = True
         return self

@@ -41,6 +41,7 @@ from tests.support.raw_backend import (
 
 NAME = "bulk-gateway-test"
 VIA = f"Via: 1.1 {NAME}\r\n".encode()
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 MIB = 2**20
 
 
@@ -196,7 +197,7 @@ async def test_a_target_in_absolute_form_says_which_host_is_meant() -> None:
         (
             ("Transfer-Encoding: chunked",),
             b"5;x=y\r\nhello\r\n0\r\nT: 1\r\n\r\n",
-            [b"Content-Length: 5"],
+            [b"Transfer-Encoding: chunked"],
         ),
     ],
     ids=["length", "empty", "chunked"],
@@ -402,7 +403,7 @@ async def test_fields_of_the_backends_hop_stay_there() -> None:
     sent = b"HTTP/1.1 200 OK\r\n" + fields + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     async with passing(after_request(sent)) as place, client_of(place) as client:
         client.send(get())
-        expected = b"HTTP/1.1 200 OK\r\nX-Ours: 2\r\n" + VIA + b"Content-Length: 0\r\n\r\n"
+        expected = b"HTTP/1.1 200 OK\r\nX-Ours: 2\r\n" + VIA + CHUNKED
         assert await client.head() == expected
 
 
@@ -413,8 +414,8 @@ async def test_interim_answers_and_trailers_are_dropped() -> None:
     )
     async with passing(answering(sent)) as place, client_of(place) as client:
         client.send(get())
-        expected = b"HTTP/1.1 200 OK\r\n" + VIA + b"Content-Length: 2\r\n\r\n"
-        assert await client.answer() == (expected, b"hi")
+        expected = b"HTTP/1.1 200 OK\r\n" + VIA + CHUNKED + b"2\r\nhi\r\n0\r\n\r\n"
+        assert await client.exactly(len(expected)) == expected
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])

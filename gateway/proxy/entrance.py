@@ -104,11 +104,12 @@ class Proxy:
         call = Call(request.method, to, self._up.fields(request, record.trace, upgrade, hops))
         if record.trace is not None:
             call.extra = (("traceparent", record.trace.header()),)
-        content, upload = request.content, None
-        if not content.is_eof():
-            length = request.content_length
-            upload = CHUNKED if length is None else length
-        elif _has_contents(request):
+        content, length, upload = request.content, request.content_length, None
+        if "Transfer-Encoding" in request.headers:
+            upload = CHUNKED  # even if all of it is there by chance
+        elif not content.is_eof():
+            upload = length
+        elif length is not None:
             call.body = content.read_nowait()
             record.bytes_in = len(call.body)
         return Passage(self._pool, request, record, self._down, call, upload, upgrade)
@@ -121,12 +122,6 @@ def _origin_form(method: str, given: str) -> str:
     if method == "OPTIONS" and not mark and "/" not in path.partition("://")[2]:
         return "*"
     return target.rooted(path) + mark + query
-
-
-def _has_contents(request: web.BaseRequest) -> bool:
-    """It says so; they may be empty."""
-    fields = request.headers
-    return "Content-Length" in fields or "Transfer-Encoding" in fields
 
 
 def _hops(request: web.BaseRequest) -> int | None:

@@ -103,7 +103,7 @@ class Passage:
             assert head is not None
             answer = self._answer = self._begin(head, last)
         if last:
-            self._finish(answer.finish(data))
+            self._finish(answer.finish(data, streamed=True))
             return
         answer.send(data)
         if self._wire.writing_paused:

@@ -17,6 +17,7 @@ OF_ONE_HOP = frozenset(
     {
         b"connection",
         b"keep-alive",
+        b"proxy-authenticate",
         b"proxy-connection",
         b"te",
         b"trailer",
@@ -24,7 +25,7 @@ OF_ONE_HOP = frozenset(
         b"upgrade",
     }
 )
-"""RFC 9110 7.6.1: said to the next one on the way, and not handed on by it."""
+"""RFC 9110 7.6.1 and 11.7.1: said to the next one on the way, and not handed on by it."""
 
 NEVER_OF_ONE_HOP = frozenset({b"authorization", b"cookie"})
 """Whatever `Connection` says of them (CVE-2024-45410): here, what the shapes name there."""
@@ -50,9 +51,6 @@ class Answer:
 
     def value(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.fields if key.lower() == name), None)
-
-    def names(self) -> set[bytes]:
-        return {name.lower() for name, _ in self.fields}
 
 
 async def read_answer(client: Raw, method: str) -> Answer:
@@ -97,33 +95,34 @@ async def turns(number: int = 6) -> None:
 # --- what may differ -----------------------------------------------------------------------------
 
 
-def handed_on(answer: Answer, via: bytes) -> Answer:
-    """What a client gets of an answer behind a proxy that leaves no trace but its `Via`."""
-    fields = end_to_end(answer.fields, OF_ONE_HOP)
-    return replace(answer, fields=(*fields, (b"Via", via)), version=b"HTTP/1.1")
+def expected_and_got(
+    straight: Answer, through: Answer, *, via: str, legacy: bool = False
+) -> tuple[Answer, Answer]:
+    """What a client has to get of an answer through a proxy that leaves no trace but its `Via`, and
+    what it got, both without what is said to the reader alone.
 
-
-def without_framing(answer: Answer, straight: Answer) -> Answer:
-    """An answer without what each hop writes for itself.
-
-    How an answer ends is the proxy's to tell where the backend said no length. Where it did, its
-    own field stands, spelt and placed as it was."""
-    own = frozenset() if b"content-length" in straight.names() else frozenset({b"content-length"})
-    return replace(answer, fields=end_to_end(answer.fields, OF_ONE_HOP | own))
+    To a `legacy` client, who knows no chunks, an answer's length is the proxy's to say where the
+    backend said none."""
+    names = {name.lower() for name, _ in straight.fields}
+    own = LENGTHS if legacy and b"content-length" not in names else frozenset()
+    fields = end_to_end(straight.fields, OF_ONE_HOP)
+    if straight.status >= 200:
+        fields = (*fields, (b"Via", f"1.1 {via}".encode()))
+    got = end_to_end(through.fields, OF_ONE_HOP | own)
+    return replace(straight, version=b"HTTP/1.1", fields=fields), replace(through, fields=got)
 
 
 @dataclass(frozen=True)
 class Arrived:
     """What a backend has to get of a request, whichever way it comes.
 
-    `Host` stands first behind a proxy (RFC 9110 7.2), and whoever sends contents frames them."""
+    Behind a proxy `Host` stands first (RFC 9110 7.2), and what frames the contents last."""
 
     method: str
     target: str
     host: bytes | None
     fields: Fields
-    framed: bool
-    """It says that it has contents, be they empty."""
+    framing: frozenset[bytes]
     body: bytes
 
     @classmethod
@@ -134,7 +133,7 @@ class Arrived:
             request.target,
             request.header("host"),
             end_to_end(fields, OF_ONE_HOP | FRAMING | ADDED | {b"host"}),
-            any(name.lower() in LENGTHS for name, _ in fields),
+            frozenset(name.lower() for name, _ in fields) & LENGTHS,
             request.body,
         )
 

@@ -82,6 +82,7 @@ METHODS = [
     *("BIND", "REBIND", "UNBIND", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "MKCALENDAR"),
     # UPnP, caches, links (RFC 2068), Icecast
     *("M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "LINK", "UNLINK", "SOURCE"),
+    "QUERY",
 ]
 """All that llhttp takes, but CONNECT and TRACE, which the gateway does not serve."""
 

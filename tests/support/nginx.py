@@ -1,0 +1,29 @@
+"""Debian's nginx, started on a configuration written here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.support.outside import debian, free_port, running
+
+
+@asynccontextmanager
+async def nginx(folder: Path, server: str, http: str = "") -> AsyncIterator[str]:
+    """An nginx of one process, at its defaults but for what is given of a server; its address."""
+    program, port = debian("nginx", "nginx-light"), free_port()
+    (folder / "nginx.conf").write_text(f"""
+        daemon off; master_process off; pid {folder}/pid; error_log stderr;
+        events {{}}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
+            fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+            {http}
+            server {{ listen 127.0.0.1:{port}; {server} }}
+        }}
+    """)
+    command = (program, "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf")
+    async with running(*command, port=port, log=folder / "nginx.log"):
+        yield f"127.0.0.1:{port}"
