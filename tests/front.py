@@ -68,7 +68,7 @@ async def house(
 async def eventually(condition: Callable[[], Any]) -> None:
     """Until what the other end of a socket does has been noticed here."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  the condition is the kernel's to fulfil
+        while not condition():
             await asyncio.sleep(0.005)
 
 

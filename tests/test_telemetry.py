@@ -74,9 +74,7 @@ def test_it_is_what_the_working_parts_are_given(telemetry: Telemetry) -> None:
 
 def test_an_answered_call_is_counted_by_its_route_without_its_query(telemetry: Telemetry) -> None:
     telemetry.subrequest(record(), step(0), Reply(200, seconds=0.1, call=call()))
-    assert values(telemetry, "gateway_subrequests_total") == {
-        ("sugarcrm", ROUTE, "GET", "200"): 1
-    }
+    assert values(telemetry, "gateway_subrequests_total") == {("sugarcrm", ROUTE, "GET", "200"): 1}
     assert not values(telemetry, "gateway_subrequest_errors_total")
 
 
@@ -85,9 +83,7 @@ def test_a_call_without_an_answer_is_counted_as_none_and_by_its_error(
 ) -> None:
     failure = Failure("connection_refused", "upstream")
     telemetry.subrequest(record(), step(0), failed(failure, call()))
-    assert values(telemetry, "gateway_subrequests_total") == {
-        ("sugarcrm", ROUTE, "GET", "000"): 1
-    }
+    assert values(telemetry, "gateway_subrequests_total") == {("sugarcrm", ROUTE, "GET", "000"): 1}
     assert values(telemetry, "gateway_subrequest_errors_total") == {("connection_refused",): 1}
 
 
@@ -163,9 +159,7 @@ def test_a_refusal_and_a_passed_request_are_counted_and_logged(telemetry: Teleme
     telemetry.refused(refusal)
     telemetry.passthrough(passed)
     assert values(telemetry, "gateway_refused_batches_total") == {("truto", "bad_json"): 1}
-    assert values(telemetry, "gateway_passthrough_requests_total") == {
-        (ROUTE, "OTHER", "207"): 1
-    }
+    assert values(telemetry, "gateway_passthrough_requests_total") == {(ROUTE, "OTHER", "207"): 1}
     assert telemetry.logs.told == [(refusal,), (passed,)]  # type: ignore[attr-defined]
 
 

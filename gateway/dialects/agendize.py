@@ -193,7 +193,7 @@ class _Reader:
 
     def _subrequest(self, draft: _Draft, children: Sequence[Subrequest]) -> Subrequest:
         entry = draft.entry
-        said = entry.method or "GET"
+        said = "GET" if entry.method is None else entry.method
         method = _OLDER_METHODS.get(said, said) if self._older else said
         keep = references.Matches(tuple(draft.paths.values())) if draft.paths else None
         return Subrequest(

@@ -55,9 +55,7 @@ def _plainest(reception: Reception, dialect: str) -> str:
     return re.sub(r"[{}]", "", path)
 
 
-def _taker(
-    reception: Reception, dialect: str, target: str
-) -> tuple[Desk, Mapping[str, str], str]:
+def _taker(reception: Reception, dialect: str, target: str) -> tuple[Desk, Mapping[str, str], str]:
     if all(desk.dialect.name != dialect for desk in reception.desks):
         raise KeyError(dialect)
     found = reception.endpoints.route(target)

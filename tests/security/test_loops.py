@@ -196,7 +196,8 @@ async def test_a_ring_of_gateways_ends_where_it_began(tmp_path: Path, gateways: 
     "via",
     [
         ["1.1 us"], ["1.1 US"], ["1.0 a, 1.1 us (comment)"], ["1.1 a", "HTTP/1.1 us"],
-        ["1.1 us, 1.1 b"], ["1.1 \tus"], ["1.1  us"], [", ".join(f"1.1 bulk-gateway-{i}" for i in range(6))],
+        ["1.1 us, 1.1 b"], ["1.1 \tus"], ["1.1  us"],
+        [", ".join(f"1.1 bulk-gateway-{i}" for i in range(6))],
     ],
 )  # fmt: skip
 async def test_a_call_that_says_that_it_was_here_is_508_in_every_spelling(via: list[str]) -> None:
