@@ -43,6 +43,8 @@ from gateway.upstream.pool import Pool
 
 TICK = 0.1
 """Seconds between two looks at the clocks of runs."""
+MOST_CALLS = 10_000
+"""Of one batch, in steps of many calls: each has its own bounds, and there may be many of them."""
 
 Guard = Callable[[str, str], Failure | None]
 """Method and target of a call -> why the operator's rules refuse it, or None."""
@@ -136,7 +138,9 @@ class Run:
         self._in_flight = 0
         self._flying: Counter[int] = Counter()
         self._evaluations: set[asyncio.Task[Reply]] = set()
+        self._struck: Failure | None = None
         self._expansions: dict[int, expand.Expansion] = {}
+        self._expanded = 0
         self._outcomes: dict[int, Outcome] = {}
         self._verdict: Verdict | None = None
         self._gated = plan.batch.gated if terms.gate is None else terms.gate
@@ -347,10 +351,13 @@ class Run:
         return self._finish(step.index, outcome.failed)
 
     def _refusal(self, work: Call | Evaluate) -> Failure | None:
-        call = work if isinstance(work, Call) else _NOTHING
         if self._verdict is not None:
+            call = work if isinstance(work, Call) else _NOTHING
             return self._verdict(call) or _gone(call)
-        return self._guard(call.method, call.target) if call is work else None
+        if isinstance(work, Evaluate):
+            return self._struck
+        self._expanded += 1
+        return _TOO_MANY if self._expanded > MOST_CALLS else self._guard(work.method, work.target)
 
     def _evaluate(self, work: Evaluate) -> None:
         task = self._execution.loop.create_task(self._execution.evaluator.run(work))
@@ -359,10 +366,21 @@ class Run:
 
     def _evaluated(self, work: Evaluate, task: asyncio.Task[Reply]) -> None:
         self._evaluations.discard(task)
-        reply = failed(_gone(_NOTHING)) if task.cancelled() else task.result()
+        if task.cancelled():
+            reply = failed(self._struck or _gone(_NOTHING))
+        else:
+            reply = task.result()
+            self._watch(reply)
         self._take_in(work, reply)
         self._deliver()
         self._settle()
+
+    def _watch(self, reply: Reply) -> None:
+        """One expression without an end is enough: all batches stand in line for the helper."""
+        if reply.failure is not None and reply.failure.details in _WITHOUT_END:
+            self._struck = reply.failure
+            for task in self._evaluations:
+                task.cancel()
 
     def _unpark(self) -> None:
         parked, self._parked = self._parked, []
@@ -531,6 +549,13 @@ def _as_it_came(reply: Reply) -> Answer:
     return Answer(401, reply.body, kind.decode("latin-1"), tuple(fields))
 
 
+_TOO_MANY = Failure(
+    "http_request_denied",
+    "too_many_calls",
+    status=413,
+    message=f"more than {MOST_CALLS} calls in one batch",
+)
+_WITHOUT_END = frozenset({"expression_time", "expression_memory"})
 _NOTHING = Call("", "", ())
 """Stands for a call that was never made when a verdict is asked."""
 
