@@ -13,7 +13,7 @@ back.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -136,7 +136,7 @@ class Run:
         self._queued = 0
         self._parked: list[Call] = []
         self._in_flight = 0
-        self._flying: Counter[int] = Counter()
+        self._flying: defaultdict[int, int] = defaultdict(int)
         self._evaluations: set[asyncio.Task[Reply]] = set()
         self._struck: Failure | None = None
         self._expansions: dict[int, expand.Expansion] = {}
@@ -147,7 +147,8 @@ class Run:
         self._gate: Call | None = None
 
         # Down: what is rendered waits for the writer.
-        self._delivery = Delivery(plan, dialect.renderer(plan.batch), self._bug)
+        bug = partial(self._recorder.bug, "render", record)  # no method: nothing leads back here
+        self._delivery = Delivery(plan, dialect.renderer(plan.batch), bug)
         self._due = False
         self._writing = False
         self._gone = False
@@ -227,7 +228,9 @@ class Run:
 
     def start(self) -> None:
         self._launch(self._schedule.begin())
-        self._deliver()
+        # With one call of each step under way there is nothing to deliver yet.
+        if self._expansions or not 0 < self._in_flight == len(self.plan.steps):
+            self._deliver()
 
     def replied(self, call: Call, reply: Reply) -> None:
         self._in_flight -= 1
@@ -483,7 +486,7 @@ class Run:
             return
         self._settled = True
         self.record.seconds = self._execution.clock() - self._began
-        self._lane.close()
+        self._lane.leave()
         self._execution.ended(self)
 
     # --- delivering ------------------------------------------------------------------------------
@@ -509,9 +512,6 @@ class Run:
         self._unpark()
         if self._expansions:
             self._unstick()
-
-    def _bug(self) -> None:
-        self._recorder.bug("render", self.record)
 
     def _flush(self) -> None:
         self._cancel_timer()

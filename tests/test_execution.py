@@ -37,10 +37,10 @@ class Lane:
         self.calls: list[Call] = []
         self.held = 0
         self.over_budget = False
-        self.closed = False
+        self.left = False
 
     def submit(self, call: Call) -> None:
-        assert not self.closed
+        assert not self.left
         self.calls.append(call)
 
     def hold(self, size: int) -> None:
@@ -57,8 +57,8 @@ class Lane:
             if failure is not None:
                 self.answer(call, failed(failure, call))
 
-    def close(self) -> None:
-        self.closed = True
+    def leave(self) -> None:
+        self.left = True
 
     def answer(self, call: Call, reply: Reply) -> None:
         self.calls.remove(call)
@@ -365,7 +365,7 @@ async def test_when_the_client_leaves_reads_end_and_writes_that_were_sent_go_on(
     (record,) = scene.recorder.ended
     assert record.outcome == "client_gone"
     assert scene.recorder.steps() == [0, 1]
-    assert scene.lane.closed
+    assert scene.lane.left
 
 
 async def test_a_write_that_outlives_its_client_ends_with_the_grace() -> None:
@@ -455,7 +455,7 @@ def test_every_step_has_exactly_one_result_and_nothing_is_left(
         assert scene.recorder.steps() == list(range(len(text)))
         (record,) = scene.recorder.ended
         assert record.ok + record.failed + record.skipped == len(text)
-        assert scene.lane.closed
+        assert scene.lane.left
         assert not len(scene.execution)
 
     asyncio.run(story())

@@ -58,7 +58,9 @@ def journal(tmp_path: Path) -> Iterator[Open]:
 
 
 def batch(**fields: Any) -> BatchRecord:
-    return BatchRecord(id="b1", dialect="sugarcrm", endpoint="/bulk", **fields)
+    return BatchRecord(
+        id="b1", dialect="sugarcrm", endpoint="/bulk", client="10.0.0.1", **fields
+    )
 
 
 # --- lines and fields ----------------------------------------------------------------------------
@@ -79,6 +81,7 @@ def test_a_batch_is_one_line_of_json_with_time_level_and_event_first(journal: Op
         "id": "b1",
         "dialect": "sugarcrm",
         "endpoint": "/bulk",
+        "client": "10.0.0.1",
         "status": 200,
         "outcome": "partial",
         "ok": 2,

@@ -33,21 +33,26 @@ class Schedule:
         self.running = 0
         self._steps = plan.steps
         self._undecided = bytearray(b"\1") * len(plan.steps)
-        self._waiting: list[int] = []
+        self._waiting = [len(step.needs) + len(step.follows) for step in plan.steps]
         self._dependents: dict[int, list[tuple[int, bool]]] = {}
-        for step in plan.steps:
-            self._waiting.append(len(step.needs) + len(step.follows))
+        self._delivery = plan.delivery
+        self._rank: list[int] = []
+        self._first = deque(range(len(plan.steps)))
+        """Ranks that were ready from the start. A heap of ten thousand reads would cost its depth
+        for each of them; those that become ready on the way are few."""
+        self._ready: list[int] = []
+        if any(self._waiting):
+            self._look_at_edges()
+
+    def _look_at_edges(self) -> None:
+        for step in self._steps:
             for before in step.needs:
                 self._dependents.setdefault(before, []).append((step.index, True))
             for before in step.follows:
                 self._dependents.setdefault(before, []).append((step.index, False))
-        self._delivery = plan.delivery
-        self._rank = sorted(range(len(plan.steps)), key=plan.delivery.__getitem__)
+        self._rank = sorted(range(len(self._steps)), key=self._delivery.__getitem__)
         first = [self._rank[i] for i, count in enumerate(self._waiting) if not count]
         self._first = deque(sorted(first))
-        """Ranks that were ready from the start. A heap of ten thousand reads would cost its depth
-        for each of them; those that become ready on the way are few."""
-        self._ready: list[int] = []
 
     @property
     def done(self) -> bool:

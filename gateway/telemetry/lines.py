@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -65,20 +65,11 @@ PARTS = 1000
 """Subrequests listed in one line."""
 
 _TEXT_LIMIT = 300
-_OWN = frozenset({"parts", "writes_sent", "writes_unsent"})
-"""Made by us alone: as long as they are, and clean."""
 
 
-def processors(console: bool, colors: bool) -> list[structlog.typing.Processor]:
-    """One step of our own rather than three of structlog's: a bulk call may have one subrequest,
-    and then its line is a good part of what it costs."""
-    return [_shaped, _console(colors) if console else _json]
-
-
-def _shaped(_: Any, level: str, event: Event) -> Event:
+def shaped(_: Any, level: str, event: Event) -> Event:
     """Time, level and event first, then the fields of the list that have a value."""
-    now = datetime.now(UTC).isoformat("T", "milliseconds")
-    line: Event = {"timestamp": f"{now[:-6]}Z", "level": level, "event": event.pop("event")}
+    line: Event = begun(level, event.pop("event"))
     unlisted: list[str] = []
     for name, value in event.items():
         if name not in FIELDS:
@@ -86,32 +77,34 @@ def _shaped(_: Any, level: str, event: Event) -> Event:
         elif isinstance(value, (int, float)):
             line[name] = value
         elif value is not None and value != "":
-            line[name] = value if name in _OWN else _clean(value)
+            line[name] = clean(value)
     if unlisted:
         line["unlisted"] = unlisted
     return line
 
 
-def _clean(value: object) -> object:
+def begun(level: str, event: str) -> dict[str, Any]:
+    """What every line begins with."""
+    now = datetime.now(UTC).isoformat("T", "milliseconds")
+    return {"timestamp": f"{now[:-6]}Z", "level": level, "event": event}
+
+
+def clean(value: object) -> object:
+    """A text without control bytes, and not too long of it; a list of such."""
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     text = str(value)[:_TEXT_LIMIT]
     if text.isprintable():  # no control bytes, line separators or lone surrogates
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def _json(_: Any, __: str, event: Event) -> bytes:
-    return orjson.dumps(event)
-
-
-def _console(colors: bool) -> structlog.typing.Processor:
+def renderer(console: bool, colors: bool) -> Callable[[Event], bytes]:
+    """A shaped line as bytes."""
+    if not console:
+        return orjson.dumps
     render = structlog.dev.ConsoleRenderer(10, colors=colors, sort_keys=False)
-
-    def encoded(logger: Any, name: str, event: Event) -> bytes:
-        return render(logger, name, event).encode()
-
-    return encoded
+    return lambda line: render(None, line["level"], line).encode()
 
 
 # --- texts ---------------------------------------------------------------------------------------

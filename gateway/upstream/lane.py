@@ -76,7 +76,10 @@ class Lane:
         self.pool.close_lane(self)
 
     def leave(self) -> None:
-        """The owner has heard all. Nothing refers to it any more, so that it needs no collector."""
+        """The owner has heard all: what is held is freed. Nothing refers to it any more, so that it
+        needs no collector."""
+        if self.exchange is None:  # a stream holds nothing
+            self.pool.memory.leave(self)
         self.taker = _NOBODY
         self.exchange = None
 
