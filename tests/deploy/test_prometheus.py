@@ -16,7 +16,8 @@ import yaml
 from gateway.telemetry.catalogue import METRICS
 from gateway.telemetry.exposition import CLASSIC, render
 from gateway.telemetry.metrics import Metrics
-from tests.deploy.outside import DEPLOY, HERE, debian, run
+from tests.deploy.outside import DEPLOY, HERE, run
+from tests.support.outside import debian
 
 RULES = {name: DEPLOY / f"prometheus/{name}.yaml" for name in ("recording", "alerts")}
 UNIT_TESTS = HERE / "prometheus/alerts_test.yaml"

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from gateway.config import load
-from tests.deploy.outside import DEPLOY, ROOT, debian, python, run
+from tests.deploy.outside import DEPLOY, ROOT, python, run
+from tests.support.outside import debian
 
 
 def test_yamllint_has_nothing_to_say() -> None:
