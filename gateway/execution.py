@@ -45,6 +45,8 @@ TICK = 0.1
 """Seconds between two looks at the clocks of runs."""
 MOST_CALLS = 10_000
 """Of one batch, in steps of many calls: each has its own bounds, and there may be many of them."""
+MOST_OVERRUNS = 3
+"""Expressions of one batch that are ended by force; after them none is begun."""
 
 Guard = Callable[[str, str], Failure | None]
 """Method and target of a call -> why the operator's rules refuse it, or None."""
@@ -138,7 +140,9 @@ class Run:
         self._in_flight = 0
         self._flying: defaultdict[int, int] = defaultdict(int)
         self._evaluations: set[asyncio.Task[Reply]] = set()
+        self._overruns = 0
         self._struck: Failure | None = None
+        """Why no expression of this batch is worked out any more."""
         self._expansions: dict[int, expand.Expansion] = {}
         self._expanded = 0
         self._outcomes: dict[int, Outcome] = {}
@@ -379,8 +383,12 @@ class Run:
         self._settle()
 
     def _watch(self, reply: Reply) -> None:
-        """One expression without an end is enough: all batches stand in line for the helper."""
-        if reply.failure is not None and reply.failure.details in _WITHOUT_END:
+        """All batches stand in line for the helper, so none keeps it for long with expressions
+        that have no end."""
+        if reply.failure is None or reply.failure.details not in _WITHOUT_END:
+            return
+        self._overruns += 1
+        if self._overruns == MOST_OVERRUNS:
             self._struck = reply.failure
             for task in self._evaluations:
                 task.cancel()
