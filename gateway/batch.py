@@ -8,7 +8,6 @@ what came back, an `Outcome` how a step ended. Everything made once per subreque
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NewType, Protocol
 
 import msgspec
@@ -82,8 +81,7 @@ class Failure(msgspec.Struct, frozen=True):
 # --- what the client asked -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderRules:
+class HeaderRules(msgspec.Struct, frozen=True):
     """What one dialect adds to the header rules of DESIGN part 6."""
 
     never_inherited: frozenset[str] = frozenset()

@@ -125,8 +125,11 @@ class BulkEndpoint:
     async def _read(self, request: web.BaseRequest) -> bytes:
         limits, admission, content = self._desk.limits, self._admission, request.content
         most = limits.request_bytes
-        if (request.content_length or 0) > most:
+        announced = request.content_length or 0
+        if announced > most:
             raise _too_large(most)
+        if 0 < announced <= SMALL and content.is_eof():
+            return content.read_nowait()  # it came with the head
         invite(request)
         pieces: list[bytes] = []
         size = 0

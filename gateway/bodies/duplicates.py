@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from msgspec import Raw
 
@@ -27,8 +28,14 @@ def refuse_duplicates(
     stands in the text more often, or may be hidden in escapes, the envelope is looked at. `lists`
     are the fields that hold entries, in a list or a map; `maps` those that hold plain members.
     """
-    if _hides_a_name(body) or any(body.count(b'"%b"' % key.encode()) > seen[key] for key in seen):
+    more = [key for key, times in seen.items() if body.count(_quoted(key)) > times]
+    if more or _hides_a_name(body):
         _check(body, lists, maps)
+
+
+@lru_cache(maxsize=256)  # some keys are the client's
+def _quoted(key: str) -> bytes:
+    return b'"%b"' % key.encode()
 
 
 _ESCAPED_KEY = re.compile(rb'\\u00[2-7][0-9A-Fa-f][^"\\]*+"\s*+:')

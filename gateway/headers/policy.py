@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import msgspec
 
 from gateway.headers.names import normal
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderPolicy:
+class HeaderPolicy(msgspec.Struct, frozen=True):
     """The operator's lists; given in any spelling, kept in normal form."""
 
     never_inherit: frozenset[str] = frozenset()
@@ -22,9 +22,9 @@ class HeaderPolicy:
     """Names with `_` or `.` that a subrequest may bring all the same."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            names = frozenset(normal(name) for name in getattr(self, field.name))
-            object.__setattr__(self, field.name, names)
+        for field in self.__struct_fields__:
+            names = frozenset(normal(name) for name in getattr(self, field))
+            msgspec.structs.force_setattr(self, field, names)
 
 
 class TrustedProxies:

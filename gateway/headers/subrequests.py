@@ -8,9 +8,11 @@ merge(common, own, ...)                                once per such call
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from operator import itemgetter
 
-from gateway.batch import HeaderRules, Headers
+from gateway.batch import Header, HeaderRules, Headers
 from gateway.errors import BadHeader
 from gateway.headers.connection import options, removed_by
 from gateway.headers.names import Kind, kind, normal
@@ -21,19 +23,30 @@ _INHERITED = (Kind.PLAIN, Kind.TRACE)
 
 def inherit(outer: Headers, rules: HeaderRules, policy: HeaderPolicy, *, trusted: bool) -> Headers:
     """What every subrequest of a batch has from the outer call; `trusted` is its peer."""
-    names = [normal(name) for name, _ in outer]
+    passes = _inherits(rules, policy, trusted)
+    kept = [field for field in outer if passes(field[0])]
+    if "connection" in map(normal, map(_name, outer)):
+        gone = removed_by(options(outer), policy, rules.credentials)
+        kept = [field for field in kept if normal(field[0]) not in gone]
+    return tuple(kept)
+
+
+_name: Callable[[Header], str] = itemgetter(0)
+
+
+@lru_cache(maxsize=64)  # one or two for each endpoint, and for those of former settings
+def _inherits(rules: HeaderRules, policy: HeaderPolicy, trusted: bool) -> Callable[[str], bool]:
+    """Whether fields of a name are inherited, as long as `Connection` does not name them."""
     kinds = (*_INHERITED, Kind.IDENTITY) if trusted else _INHERITED
     besides = {name for name in rules.also_inherited if kind(name) is Kind.OUTER}
     never = policy.never_inherit | rules.never_inherited
-    if "connection" in names:
-        never |= removed_by(options(outer), policy, rules.credentials)
-    return tuple(
-        [
-            field
-            for field, name in zip(outer, names, strict=True)
-            if name not in never and (kind(name) in kinds or name in besides)
-        ]
-    )
+
+    @lru_cache(maxsize=256)
+    def verdict(spelling: str) -> bool:
+        name = normal(spelling)
+        return name not in never and (kind(name) in kinds or name in besides)
+
+    return verdict
 
 
 def untraced(fields: Headers) -> Headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 
 from gateway.batch import Header, Headers
 
@@ -30,13 +31,32 @@ def managed(
     """
     outer_host = given.get("host", [""])[0]
     sent_host = {"preserve": outer_host or authority, "upstream": authority}.get(host, host)
-    fields = [("Host", sent_host)]
-    fields += _forwarded(given if trusted else {}, peer, scheme, outer_host)
-    fields.append(("Via", ", ".join([*given.get("via", ()), f"{version} {via}"])))
+    ours = (sent_host, outer_host, peer, scheme, f"{version} {via}", bulk)
+    if trusted or "via" in given:
+        return _fields(given if trusted else {}, given.get("via", ()), *ours)
+    return _usual(*ours)
+
+
+def _fields(
+    believed: _Given,
+    past: Iterable[str],
+    sent_host: str,
+    outer_host: str,
+    peer: str | None,
+    scheme: str,
+    via: str,
+    bulk: bool,
+) -> Headers:
+    fields = [("Host", sent_host), *_forwarded(believed, peer, scheme, outer_host)]
+    fields.append(("Via", ", ".join([*past, via])))
     if bulk:
         # Compressed bytes must not reach an answer that is one document.
         fields.append(("Accept-Encoding", "identity"))
     return tuple(fields)
+
+
+_usual = lru_cache(maxsize=256)(partial(_fields, {}, ()))
+"""Of a client that came straight here, and whose word is not taken: the same every time."""
 
 
 def _forwarded(believed: _Given, peer: str | None, scheme: str, host: str) -> list[Header]:
