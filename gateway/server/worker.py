@@ -229,6 +229,7 @@ async def _run(settings: Settings, app: Callable[[Settings], App] | None) -> int
             loop.add_signal_handler(number, worker.signalled)
         loop.add_signal_handler(signal.SIGHUP, worker.refresh)
         await worker.start()
+        process.calm_collector()
         log.info("serving", listen=[d.address for d in doors], ops=[d.address for d in ops])
         await worker.asked.wait()
         log.info("draining")

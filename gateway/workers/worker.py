@@ -86,6 +86,7 @@ class Obedient:
 
     async def start(self) -> None:
         await self._worker.start()
+        process.calm_collector()
         self._app.logs.set_level(self._level)
 
     async def serve(self) -> int:
