@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +11,7 @@ from aiohttp import web
 from gateway.answer import ClientAnswer, problem
 from gateway.batch import Failure
 from tests.front import get, house, raw
-
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+from tests.support.nginx import nginx
 
 
 async def exchange(request: bytes, handle: object) -> bytes:
@@ -210,53 +204,6 @@ async def test_aiohttp_asks_no_more_of_an_answer_than_it_has() -> None:
     assert asked - ours == {"prepare", "write_eof", "keep_alive", "__http_exception__"}
 
 
-@asynccontextmanager
-async def nginx(upstream: str, folder: Path, version: str) -> AsyncIterator[str]:
-    """Debian's nginx in front of an address, at its defaults but for the proxy's version."""
-    assert NGINX is not None
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    config = folder / "nginx.conf"
-    config.write_text(f"""
-        daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
-        events {{}}
-        http {{
-            access_log off;
-            client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
-            fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-            server {{
-                listen 127.0.0.1:{port};
-                location / {{ proxy_pass http://{upstream}; {version} }}
-            }}
-        }}
-    """)
-    process = await asyncio.create_subprocess_exec(
-        NGINX, "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(config)
-    )
-    try:
-        await listening(port)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def listening(port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                return
-
-
-@pytest.mark.skipif(
-    NGINX is None and os.environ.get("CI") != "true", reason="Debian's nginx is not installed"
-)
 @pytest.mark.parametrize("version", ["", "proxy_http_version 1.1;"], ids=["1.0", "1.1"])
 async def test_a_cut_answer_reaches_the_client_of_an_nginx_as_a_broken_one(
     version: str, tmp_path: Path
@@ -271,7 +218,13 @@ async def test_a_cut_answer_reaches_the_client_of_an_nginx_as_a_broken_one(
         return answer.finish(b"second")
 
     go = asyncio.Event()
-    async with house(handle) as gateway, nginx(gateway.address, tmp_path, version) as front:
+    async with (
+        house(handle) as gateway,
+        nginx(
+            tmp_path, f"location / {{ proxy_pass http://{gateway.address}; {version} }}"
+        ) as fronts,
+    ):
+        (front,) = fronts
         async with raw(front) as client:
             client.send(get("/whole", "Connection: close"))
             assert (await client.rest()).endswith(b"0\r\n\r\n")

@@ -70,7 +70,7 @@ async def nginx_site(folder: Path) -> AsyncIterator[str]:
     (site / "list" / "b c.txt").write_bytes(b"b")
     (site / "large.bin").write_bytes(bytes(range(256)) * 4096)
     (folder / "users").write_text("u:{PLAIN}p\n")
-    async with nginx(folder, SITE.format(folder=folder)) as address:
+    async with nginx(folder, SITE.format(folder=folder)) as (address,):
         yield address
 
 

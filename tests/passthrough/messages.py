@@ -59,6 +59,12 @@ async def read_answer(client: Raw, method: str) -> Answer:
     return replace(answer, body=await contents(client, method, answer))
 
 
+async def final_answer(client: Raw, method: str) -> Answer:
+    while (answer := await read_answer(client, method)).status < 200:
+        """An interim one, which the gateway may drop."""
+    return answer
+
+
 def parsed(head: bytes) -> Answer:
     line, *rest = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     version, status, *reason = line.split(b" ", 2)

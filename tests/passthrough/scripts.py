@@ -16,13 +16,13 @@ def telling(*answers: bytes) -> Script:
             await peer.request()
             answer = next(left, answers[-1])
             await peer.send(answer)
-            if not _ends_by_itself(answer):
+            if not ends_by_itself(answer):
                 return
 
     return script
 
 
-def _ends_by_itself(answer: bytes) -> bool:
+def ends_by_itself(answer: bytes) -> bool:
     final = answer
     while final.split(b" ", 2)[1].startswith(b"1"):
         final = final.partition(b"\r\n\r\n")[2]

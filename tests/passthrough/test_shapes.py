@@ -9,16 +9,17 @@ import asyncio
 
 import pytest
 
-from tests.front import Raw, raw
+from tests.front import raw
 from tests.passthrough.messages import (
     Answer,
     Arrived,
     expected_and_got,
+    final_answer,
     read_answer,
     turns,
 )
 from tests.passthrough.scripts import telling
-from tests.passthrough.shapes import SHAPES, WAIT, Shape
+from tests.passthrough.shapes import OK, REQUESTS, SHAPES, WAIT, Shape
 from tests.security.siege import siege
 from tests.support.raw_backend import RawBackend, Request
 
@@ -27,7 +28,26 @@ NAME = "bulk-gateway-test"
 
 @pytest.mark.parametrize("name", SHAPES)
 async def test_both_ends_get_what_they_would_get_without_the_gateway(name: str) -> None:
-    shape = SHAPES[name]
+    await compare(SHAPES[name])
+
+
+KEEPING = [
+    said
+    for said in REQUESTS.values()
+    if b"/1.0\r\n" not in said and b"Connection: close" not in said
+]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_what_was_asked_before_on_a_connection_changes_nothing(at_once: bool) -> None:
+    # Nothing is read on behind chunks that came at once with what follows (RELIABILITY part 1).
+    said = [one for one in KEEPING if not at_once or b"hunked" not in one]
+    methods = tuple(one.split()[0].decode() for one in said)
+    says = (b"".join(said),) if at_once else tuple(piece for one in said for piece in (one, WAIT))
+    await compare(Shape(says, (OK,), methods))
+
+
+async def compare(shape: Shape) -> None:
     answers, received = await talk(shape, through=False)
     passed, arrived = await talk(shape, through=True)
     legacy = b" HTTP/1.0\r\n" in shape.says[0]
@@ -64,9 +84,3 @@ async def converse(address: str, shape: Shape) -> list[Answer]:
             if answers[-1].status >= 200:
                 methods.pop(0)
         return answers + [await final_answer(client, method) for method in methods]
-
-
-async def final_answer(client: Raw, method: str) -> Answer:
-    while (answer := await read_answer(client, method)).status < 200:
-        """An interim one, which the gateway may drop."""
-    return answer

@@ -10,9 +10,14 @@ from tests.support.outside import debian, free_port, running
 
 
 @asynccontextmanager
-async def nginx(folder: Path, server: str, http: str = "") -> AsyncIterator[str]:
-    """An nginx of one process, at its defaults but for what is given of a server; its address."""
-    program, port = debian("nginx", "nginx-light"), free_port()
+async def nginx(folder: Path, *servers: str, http: str = "") -> AsyncIterator[list[str]]:
+    """An nginx of one process, at its defaults but for what is given; the servers' addresses."""
+    program = debian("nginx", "nginx-light")
+    ports = [free_port() for _ in servers]
+    blocks = [
+        f"server {{ listen 127.0.0.1:{port}; {server} }}"
+        for port, server in zip(ports, servers, strict=True)
+    ]
     (folder / "nginx.conf").write_text(f"""
         daemon off; master_process off; pid {folder}/pid; error_log stderr;
         events {{}}
@@ -21,9 +26,9 @@ async def nginx(folder: Path, server: str, http: str = "") -> AsyncIterator[str]
             client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
             fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
             {http}
-            server {{ listen 127.0.0.1:{port}; {server} }}
+            {" ".join(blocks)}
         }}
     """)
     command = (program, "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf")
-    async with running(*command, port=port, log=folder / "nginx.log"):
-        yield f"127.0.0.1:{port}"
+    async with running(*command, port=ports[-1], log=folder / "nginx.log"):
+        yield [f"127.0.0.1:{port}" for port in ports]
