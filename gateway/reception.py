@@ -22,6 +22,9 @@ BULK_IN_BULK = Failure(
     "proxy_loop_detected", "bulk_in_bulk", message="a bulk call inside a bulk call"
 )
 
+LONGEST_ID = 128
+"""Of a trusted peer's: every subrequest and every line of the log repeats it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Manners:
@@ -55,7 +58,7 @@ class Outer:
         self.trusted = manners.proxies.trusted(peer)
         self.client = peer or "unix"
         given = self.first("x-request-id") if self.trusted else None
-        if not (given and given.isascii() and given.isprintable()):
+        if not (given and len(given) <= LONGEST_ID and given.isascii() and given.isprintable()):
             given = os.urandom(8).hex()
         self.id = given
 

@@ -45,7 +45,7 @@ def masked_fields(fields: Headers, credentials: frozenset[str]) -> Headers:
 
 def _masked(name: str, value: str, credentials: frozenset[str]) -> str:
     if normal(name) not in credentials and not _secret(name):
-        return value
+        return masked_target(value)  # an address, a `Referer` say, may hold one
     scheme = _SCHEME.match(value)
     return f"{scheme[0] if scheme else ''}{MASK}"
 
