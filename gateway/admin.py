@@ -178,6 +178,8 @@ def _problems(state: State) -> Middleware:
             if "Allow" in error.headers:
                 answer.headers["Allow"] = error.headers["Allow"]
             return answer
+        except ConnectionError:
+            raise  # whoever asked has left
         except Exception:
             state.bug("ops")
             return problem(500, "a fault of the gateway's, see its log")

@@ -63,3 +63,7 @@ class Unresolved(ValueError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class TooMany(Unresolved):
+    """A loop over more elements than a subrequest may have runs."""

@@ -13,7 +13,7 @@ back.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +138,7 @@ class Run:
         self._queued = 0
         self._parked: list[Call] = []
         self._in_flight = 0
-        self._flying: defaultdict[int, int] = defaultdict(int)
+        self._flying = [0] * len(plan.steps)
         self._evaluations: set[asyncio.Task[Reply]] = set()
         self._overruns = 0
         self._struck: Failure | None = None
@@ -238,15 +238,14 @@ class Run:
 
     def replied(self, call: Call, reply: Reply) -> None:
         self._in_flight -= 1
+        self._flying[call.step] -= 1
         if 0 < call.began < self._sent_at:
             self._sent_at = call.began
         if call is self._gate:
             self._open_gate(reply)
         self._recorder.subrequest(self.record, self.plan.steps[call.step], reply)
-        if self._expansions:
-            self._flying[call.step] -= 1
-            if self._queue and self._in_flight < self._terms.width:
-                self._offer(heappop(self._queue)[-1])
+        if self._queue and self._in_flight < self._terms.width:
+            self._offer(heappop(self._queue)[-1])
         if call.step in self._expansions:
             self._take_in(call, reply)
         elif starts := self._end(call.step, reply):
@@ -317,8 +316,7 @@ class Run:
 
     def _submit(self, call: Call) -> None:
         self._in_flight += 1
-        if self._expansions:
-            self._flying[call.step] += 1
+        self._flying[call.step] += 1
         self._lane.submit(call)
 
     # --- steps of many calls ---------------------------------------------------------------------
@@ -408,7 +406,7 @@ class Run:
         if awaited < 0:
             return
         behind = self._behind(awaited)
-        if any(self._flying[step] for step in behind):
+        if any(self._flying[step] > 0 for step in behind):
             return
         urgent = [item for item in self._queue if item[-1].step in behind]
         if urgent:

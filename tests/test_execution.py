@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from gateway.batch import (
     Answer,
     Batch,
     BatchRecord,
+    BulkCall,
     Call,
     Failure,
     HeaderRules,
@@ -24,7 +26,9 @@ from gateway.batch import (
     Subrequest,
     failed,
 )
+from gateway.dialects import create
 from gateway.execution import Execution, Run, Terms
+from gateway.headers import HeaderPolicy
 from gateway.planning import expand
 from gateway.planning.graph import plan
 
@@ -490,3 +494,38 @@ async def test_never_more_than_width_calls_are_with_the_pool(width: int) -> None
         assert len(scene.waiting) <= width
         scene.answer(scene.waiting[-1])
     assert scene.run.complete
+
+
+async def test_what_the_answer_waits_for_gets_a_place_when_others_hold_the_whole_width() -> None:
+    """Over the budget only urgent calls are read; with none in flight nothing would move."""
+    document = {
+        "integrated_account_id": "A",
+        "args": {"ids": list(range(20))},
+        "resources": [
+            {"resource": "one", "method": "get", "id": "x", "persist": True},
+            {"resource": "after", "method": "list", "depends_on": "one", "persist": True},
+            {"resource": "loop", "method": "get", "id": "{{args.ids}}", "loop_on": "args.ids"},
+        ],
+    }
+    dialect = create("truto", {})
+    bulk = BulkCall(
+        path="/batch-request", query="", headers=(), body=orjson.dumps(document),
+        header_policy=HeaderPolicy(),
+    )  # fmt: skip
+    pool, execution = Pool(), Execution(None, Telling())  # type: ignore[arg-type]
+    run = execution.run(
+        pool,  # type: ignore[arg-type]
+        plan(dialect.parse(bulk)),
+        dialect,
+        expand.Context(batch_id="b", headers=(), rules=dialect.rules),
+        Terms(4, 0.0, 1 << 20, 60.0, 10.0),
+        lambda method, target: None,
+        BatchRecord(id="b", dialect="truto"),
+    )
+    lane = pool.last
+    first = next(call for call in lane.calls if call.step == 0)
+    lane.over_budget = True
+    lane.answer(first, Reply(200, body=b"{}"))
+    run.written(run.take())
+    assert any(run.urgent(call) for call in lane.calls)
+    assert {call.step for call in lane.calls} == {1, 2}

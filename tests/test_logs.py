@@ -58,9 +58,7 @@ def journal(tmp_path: Path) -> Iterator[Open]:
 
 
 def batch(**fields: Any) -> BatchRecord:
-    return BatchRecord(
-        id="b1", dialect="sugarcrm", endpoint="/bulk", client="10.0.0.1", **fields
-    )
+    return BatchRecord(id="b1", dialect="sugarcrm", endpoint="/bulk", client="10.0.0.1", **fields)
 
 
 # --- lines and fields ----------------------------------------------------------------------------

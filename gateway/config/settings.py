@@ -238,7 +238,9 @@ class Limits:
 
     request_bytes: Bytes = setting(4 * MIB, "body of a bulk call")
     depth: Several = setting(64, "nesting of a bulk call's JSON")
-    subrequests: Several = setting(100, "in one bulk call, loops expanded")
+    subrequests: Several = setting(
+        100, "entries of one bulk call; loops and pages have bounds of their own"
+    )
     response_bytes: Bytes = setting(16 * MIB, "one subrequest's answer, decoded")
     batch_buffer_bytes: Bytes = setting(32 * MIB, "held for one bulk call")
     buffer_bytes: Bytes = setting(96 * MIB, "held for all bulk calls; shared")

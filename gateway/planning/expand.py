@@ -35,7 +35,7 @@ from gateway.batch import (
     Trace,
     failed,
 )
-from gateway.errors import BadTarget, Unresolved
+from gateway.errors import BadTarget, TooMany, Unresolved
 from gateway.planning import pages
 from gateway.target import normalise
 from gateway.templates import values
@@ -202,6 +202,8 @@ class Expansion:
         """What is to be done first."""
         try:
             scopes = self._scopes()
+        except TooMany:
+            return self._never(self._too_many())
         except Unresolved as why:
             return self._never(_unresolved(why))
         if len(scopes) > self._recipe.most_runs:
@@ -328,7 +330,7 @@ class Expansion:
 
     def _evaluated(self, run: _Run, reply: Reply) -> list[Work]:
         if reply.failed:
-            self._fail(run, reply)
+            self._fail(run, self._placed(reply))
             return self._end(run)
         name = self._recipe.expressions[run.worked_out].name
         run.worked_out += 1
@@ -337,6 +339,14 @@ class Expansion:
         self._let_go += reply.held
         run.scope = {**run.scope, name: (reply.body,)}
         return self._advance(run)
+
+    def _placed(self, reply: Reply) -> Reply:
+        """What the helper says of an expression, with the place where that stands."""
+        failure = reply.failure
+        if failure is None or failure.message.startswith(self._where):
+            return reply
+        message = f"{self._where}: {failure.message}"
+        return failed(msgspec.structs.replace(failure, message=message), reply.call)
 
     def _made(self, run: _Run, reply: Reply) -> list[Work]:
         """A run that sends nothing: what was worked out is its result."""

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from gateway.batch import Reply, Scope, Where
-from gateway.errors import Unresolved
+from gateway.errors import TooMany, Unresolved
 from gateway.target import segment
 from gateway.templates import trees, values
 from gateway.templates.placeholders import Text
@@ -213,7 +213,7 @@ class EachElement(msgspec.Struct, frozen=True):
             found = path.find(layer)
             if found is not None and found.kind != "null":
                 if found.kind == "array" and values.more_than(found.value, self.most):
-                    raise Unresolved(f"{self.where}.loop_on: more than {self.most} elements")
+                    raise TooMany(f"{self.where}.loop_on: more than {self.most} elements")
                 yield from self._runs(scope, path, found)
                 return
         raise Unresolved(f"{self.where}.loop_on: finds nothing")
