@@ -239,7 +239,7 @@ class Limits:
     request_bytes: Bytes = setting(4 * MIB, "body of a bulk call")
     depth: Several = setting(64, "nesting of a bulk call's JSON")
     subrequests: Several = setting(
-        100, "entries of one bulk call; loops and pages have bounds of their own"
+        100, "entries of one bulk call; loops and pages have their own bounds"
     )
     response_bytes: Bytes = setting(16 * MIB, "one subrequest's answer, decoded")
     batch_buffer_bytes: Bytes = setting(32 * MIB, "held for one bulk call")
