@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import load
+from gateway.config import Settings, load
 from tests.deploy.outside import DEPLOY, ROOT, python, run
 from tests.support.outside import debian
 
@@ -29,6 +29,13 @@ def test_the_compose_file_is_one() -> None:
 def test_prometheus_takes_the_configuration_of_compose() -> None:
     promtool = debian("promtool", "prometheus")
     run(promtool, "check", "config", "--syntax-only", DEPLOY / "compose/prometheus.yaml")
+
+
+def test_haproxy_takes_its_configuration_and_notices_a_drain_in_time() -> None:
+    run(debian("haproxy", "haproxy"), "-c", "-f", DEPLOY / "haproxy.cfg")
+    text = (DEPLOY / "haproxy.cfg").read_text()
+    inter, fall = map(int, re.findall(r"inter (\d+)s fall (\d+)", text)[0])
+    assert inter * fall < Settings().drain.delay
 
 
 # --- compose --------------------------------------------------------------------------------------
