@@ -89,7 +89,7 @@ class BulkEndpoint:
             return self._refuse(outer, trace, mistake)
         return await self._deliver(outer, run)
 
-    def options(self, request: web.BaseRequest) -> ClientAnswer:
+    async def options(self, request: web.BaseRequest) -> ClientAnswer:
         """Answers one OPTIONS: a browser's question, or one about what may be asked here."""
         outer = _Outer(request, self._desk.manners, self._cors)
         if self._cors is not None and outer.first("access-control-request-method") is not None:

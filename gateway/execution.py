@@ -118,7 +118,8 @@ class Run:
         self.record = record
         self.answer: Answer | None = None
         """An answer for the whole batch instead of results: the gate's."""
-        self.deadline = execution.clock() + terms.batch_seconds
+        self._began = execution.clock()
+        self.deadline = self._began + terms.batch_seconds
 
         self._execution = execution
         self._dialect = dialect
@@ -126,7 +127,6 @@ class Run:
         self._terms = terms
         self._guard = guard
         self._recorder = execution.recorder
-        self._began = execution.clock()
         self._sent_at = inf
         self._schedule = Schedule(plan, terms.width)
         self._lane = pool.lane(self)

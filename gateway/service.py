@@ -6,9 +6,10 @@ with, so no two of its steps can disagree about what holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 from aiohttp import web
 
@@ -80,7 +81,7 @@ class Service:
             quotas = None if limit is None else Quotas(limit, reception.manners.proxies)
         return cls(reception, pool, execution, admission, quotas)
 
-    async def handle(self, request: web.BaseRequest) -> ClientAnswer:
+    def handle(self, request: web.BaseRequest) -> Coroutine[Any, Any, ClientAnswer]:
         """1. POST to a bulk endpoint: a bulk call.
         2. OPTIONS there: the endpoint tells what it takes, and whom `cors` lets in. A browser's
            question is the backend's to answer where `cors` leaves it to that.
@@ -91,10 +92,10 @@ class Service:
             if found is not None:
                 endpoint, params, path = found
                 if request.method == "POST":
-                    return await endpoint.answer(request, path, params)
+                    return endpoint.answer(request, path, params)
                 if self._cors is not None or ASKED not in request.headers:
                     return endpoint.options(request)
-        return await self._proxy.answer(request)
+        return self._proxy.answer(request)
 
     def _agrees(self, settings: Settings, about: Callable[[Settings], object]) -> bool:
         return about(self.reception.settings) == about(settings)

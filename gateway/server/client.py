@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -199,6 +199,12 @@ class Client(RequestHandler):
         if not content.is_eof() and content.exception() is None:
             content.set_exception(RequestPayloadError())
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp says so at every read of a body, and then feeds its parser with nothing, in case
+        that had to stop before."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.on_room is not None:
@@ -223,8 +229,8 @@ class Client(RequestHandler):
             self._written += len(data)
             transport.write(data)
 
-    async def room(self) -> None:
-        await self._drain_helper()
+    def room(self) -> Coroutine[Any, Any, None]:
+        return self._drain_helper()
 
     async def linger(self) -> None:
         self._discard()

@@ -102,7 +102,7 @@ class Clients(web.Server):
         self._stop()
 
     async def _serve(self, request: web.BaseRequest) -> ClientAnswer:
-        client = cast(Client, request.protocol)
+        client: Client = request.protocol  # type: ignore[assignment]  # `__call__` made it
         client.answer = None
         client.counted = True
         self.busy += 1
