@@ -134,16 +134,18 @@ class BulkEndpoint:
         pieces: list[bytes] = []
         size = 0
         try:
-            while not content.at_eof():
-                piece = await content.readany()
-                size += len(piece)
-                admission.reading += len(piece)
-                if size > most:
-                    raise _too_large(most)
-                if size > SMALL and admission.reading > limits.buffer_bytes:
-                    raise Refused("overloaded", "no room for the body", retry_after=RETRY_AFTER)
-                pieces.append(piece)
-        except BodyStalled:
+            # A byte now and then is no stall, but it keeps a connection as long as it likes.
+            async with asyncio.timeout(limits.batch_time):
+                while not content.at_eof():
+                    piece = await content.readany()
+                    size += len(piece)
+                    admission.reading += len(piece)
+                    if size > most:
+                        raise _too_large(most)
+                    if size > SMALL and admission.reading > limits.buffer_bytes:
+                        raise Refused("overloaded", "no room for the body", retry_after=RETRY_AFTER)
+                    pieces.append(piece)
+        except (BodyStalled, TimeoutError):
             raise Refused("request_timeout", "the body did not arrive in time") from None
         finally:
             admission.reading -= size

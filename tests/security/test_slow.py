@@ -1,0 +1,153 @@
+"""Whoever takes his time takes nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+
+import pytest
+
+from gateway.config.settings import Client, Limits
+from tests.front import eventually, get, raw
+from tests.security.siege import (
+    AGENDIZE,
+    FORMATS,
+    GUIDEWIRE,
+    SUGARCRM,
+    TRUTO,
+    Reader,
+    Siege,
+    echo,
+    got,
+    head,
+    posted,
+    siege,
+)
+from tests.support.raw_backend import Peer, RawBackend, answering, ok
+
+SHORT = Client(header=0.3, body_stall=0.3, write_stall=0.3, idle=0.3)
+BULK = [*(form.path for form in FORMATS), TRUTO]
+
+
+@pytest.mark.parametrize("drips", [False, True])
+async def test_a_head_has_a_deadline_from_its_first_byte(drips: bool) -> None:
+    async with RawBackend(echo) as backend, siege(backend, client=SHORT) as gate:
+        async with raw(gate.address) as client, asyncio.timeout(20):
+            client.send(b"GET /x HTTP/1.1\r\nHost: gw\r\nX: ")
+            while drips and not gate.gateway.worker.clients.refusals:
+                client.send(b"y")
+                await gate.alive()
+            assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+        assert "/x" not in [request.target for request in backend.requests]
+
+
+@pytest.mark.parametrize("path", [*BULK, "/passed"])
+async def test_a_body_that_stops_is_a_408_and_nothing_of_it_is_done(path: str) -> None:
+    whole = posted(path, json.dumps({"requests": []}).encode())
+    async with RawBackend(echo) as backend, siege(backend, client=SHORT) as gate:
+        answers = await gate.talk(whole[:-3])
+        assert [answer.status for answer in answers] == [408]
+        assert not backend.requests
+
+
+async def test_a_bulk_call_that_drips_has_a_deadline_for_the_whole_of_it() -> None:
+    """Every byte is in time, and the last one would come in a year."""
+    bulk = head("POST /bulk HTTP/1.1", [("Content-Length", "4000000")])
+    async with RawBackend(echo) as backend, siege(backend, limits=Limits(batch_time=0.4)) as gate:
+        async with raw(gate.address) as client, asyncio.timeout(20):
+            client.send(bulk)
+            reader = Reader()
+            answer = asyncio.create_task(client.reader.read(65536))
+            while not answer.done():
+                client.send(b" ")
+                await asyncio.sleep(0)
+            reader.feed(answer.result())
+            assert [a.status for a in reader.answers] == [408]
+
+
+async def test_who_says_nothing_is_told_nothing_and_leaves() -> None:
+    async with RawBackend(echo) as backend, siege(backend, client=SHORT) as gate:
+        assert await gate.talk() == []
+        answers = await gate.talk(got("/x"))
+        assert [answer.status for answer in answers] == [200]
+
+
+@pytest.mark.parametrize("path", [*(form.path for form in FORMATS), "/passed"])
+async def test_who_does_not_read_his_answer_is_cut_and_so_is_what_is_done_for_him(
+    path: str,
+) -> None:
+    """Meanwhile what waits for him stays within the batch's budget."""
+    large = {"/x": ok(b'"%b"' % (b"x" * 2**20)), "/passed": ok(b'"%b"' % (b"x" * 2**25))}
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.send(large.get((await peer.request()).target) or ok())
+
+    documents = {form.path: form.document([form.entry("/x")] * 100) for form in FORMATS}
+    limits = Limits(batch_buffer_bytes=8 * 2**20)
+    async with RawBackend(script) as backend:
+        async with siege(backend, client=SHORT, limits=limits) as gate:
+            async with raw(gate.address, limit=1000) as client:
+                client.send(posted(path, documents.get(path, b"")))
+                most = 0
+                open_clients = gate.gateway.worker.clients.open
+                await eventually(lambda: open_clients)
+                while open_clients:
+                    page = await gate.metrics()
+                    held = page.partition("\ngateway_buffered_bytes ")[2].partition("\n")[0]
+                    most = max(most, int(float(held)))
+            assert most <= 8 * 2**20 + 8 * (2**20 + 2**18)
+            await backend.until(lambda: backend.open == 0 or path != "/passed")
+            assert "gateway_buffered_bytes 0.0" in await gate.metrics()
+            await gate.alive()
+
+
+async def hundred(gate: Siege, number: int) -> None:
+    form = FORMATS[number % len(FORMATS)]
+    answer = await gate.bulk(form, [form.entry("/x")] * 20)
+    assert form.statuses(answer) == [200] * 20
+
+
+async def test_the_healthy_are_served_beside_the_slow() -> None:
+    """Slow heads, slow bodies and slow readers, as many as half of the connections."""
+    openings = [
+        b"GET / HTTP/1.1\r\nHost: ",
+        b"",
+        head("POST /bulk HTTP/1.1", [("Content-Length", "1000000")]) + b"[" * 1000,
+        head("POST /passed HTTP/1.1", [("Content-Length", "1000000")]) + b"x" * 1000,
+        posted("/batch", GUIDEWIRE.document([GUIDEWIRE.entry("/x")] * 100)),
+    ]
+    async with RawBackend(answering(ok(b'"%b"' % (b"x" * 5000)))) as backend:
+        async with siege(backend, client=Client(connections=400)) as gate:
+            async with AsyncExitStack() as stack:
+                for number in range(200):
+                    client = await stack.enter_async_context(raw(gate.address, limit=1000))
+                    client.send(openings[number % len(openings)])
+                await asyncio.gather(*(hundred(gate, number) for number in range(30)))
+                assert (await gate.ask(got("/x"))).status == 200
+
+
+async def test_connections_have_a_bound_and_are_free_again() -> None:
+    async with RawBackend(echo) as backend, siege(backend, client=Client(connections=8)) as gate:
+        async with AsyncExitStack() as stack:
+            for _ in range(8):
+                await stack.enter_async_context(raw(gate.address))
+            await eventually(lambda: len(gate.gateway.worker.clients.open) == 8)
+            for _ in range(50):
+                (answer,) = await gate.talk(got("/x"))
+                assert (answer.status, answer.all("retry-after")) == (503, ["1"])
+        await eventually(lambda: not gate.gateway.worker.clients.open)
+        assert (await gate.ask(got("/x"))).status == 200
+
+
+async def test_a_thousand_requests_in_one_breath_are_answered_one_by_one() -> None:
+    async with RawBackend(echo) as backend, siege(backend) as gate:
+        answers = await gate.talk(*[b"".join(get(f"/{i}") for i in range(1000))], answers=1000)
+        assert [answer.json["target"] for answer in answers] == [f"/{i}" for i in range(1000)]
+        assert len(backend.peers) == 1
+        document = AGENDIZE.document([AGENDIZE.entry("/x")])
+        answers = await gate.talk(posted(AGENDIZE.path, document) * 100, answers=100)
+        assert {answer.status for answer in answers} == {200}
+        (answer,) = await gate.talk(posted("/bulk", SUGARCRM.document([])), answers=1)
+        assert answer.json == []
