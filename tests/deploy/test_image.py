@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,8 @@ def test_it_is_nobody_and_cannot_write(image: Image) -> None:
 
 
 def test_it_knows_its_version(image: Image) -> None:
-    assert image.run("bulk-gateway", "--version").stdout == "bulk-gateway 0.1.0\n"
+    told = image.run("bulk-gateway", "--version").stdout
+    assert told == f"bulk-gateway {version('bulk-gateway')}\n"
 
 
 # --- what it does ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,15 @@ def test_the_image_is_built_with_what_the_tests_are_run_with() -> None:
     built = pins(DEPLOY / "build.lock")
     assert "hatchling" in built
     assert built.items() <= tested.items()
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+def test_image_and_chart_have_the_version_of_the_project() -> None:
+    wanted = version("bulk-gateway")
+    chart = yaml.safe_load((DEPLOY / "helm/bulk-gateway/Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == wanted
+    for path in [*(DEPLOY / "kubernetes").rglob("*.yaml"), DEPLOY / "README.md"]:
+        for tag in re.findall(r"\bbulk-gateway:(\d[\w.]*)", path.read_text()):
+            assert tag == wanted, path

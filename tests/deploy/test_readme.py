@@ -1,0 +1,92 @@
+"""deploy/README.md is followed, as far as that goes without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from gateway.config.settings import Listener, Log, Settings, Upstream
+from gateway.demo.backend import Crm
+from gateway.server import serving
+from tests.deploy.manifests import OVERLAYS
+from tests.deploy.outside import DEPLOY, ROOT
+
+TEXT = (DEPLOY / "README.md").read_text()
+LOOPBACK = Listener(address="127.0.0.1:0")
+
+
+def sessions() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The console blocks: the heading, and each command with what it prints."""
+    for section in TEXT.split("\n## ")[1:]:
+        heading, _, body = section.partition("\n")
+        for block in re.findall(r"```console\n(.*?)```", body, re.DOTALL):
+            parts = [part for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
+            yield heading, [split(part) for part in parts]
+
+
+def split(part: str) -> tuple[str, str]:
+    """A command goes on while its lines end in a backslash."""
+    lines = part.splitlines(keepends=True)
+    ends = next(number for number, line in enumerate(lines, 1) if not line.endswith("\\\n"))
+    return "".join(lines[:ends]).replace("\\\n", " ").strip(), "".join(lines[ends:])
+
+
+def commands() -> Iterator[str]:
+    for _, session in sessions():
+        for command, _ in session:
+            yield command
+
+
+TRIED = [
+    pytest.param(session, id=heading)
+    for heading, session in sessions()
+    if any("127.0.0.1:8080" in command for command, _ in session)
+]
+
+
+@pytest.mark.parametrize("session", TRIED)
+async def test_the_calls_of_a_recipe_print_what_it_says(session: list[tuple[str, str]]) -> None:
+    async with TestServer(Crm(work=0.0).app) as backend:
+        upstream = Upstream(url=str(backend.make_url("")).rstrip("/"))
+        settings = Settings(
+            listen=(LOOPBACK,), ops=LOOPBACK, upstream=upstream, log=Log(level="error")
+        )
+        async with serving(settings) as gateway:
+            for command, printed in session:
+                ours = command.replace("127.0.0.1:8080", gateway.address)
+                ours = ours.replace("127.0.0.1:8081", gateway.ops_address)
+                if ours != command:
+                    assert await shell(ours) == printed
+
+
+async def shell(command: str) -> str:
+    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    return out.decode()
+
+
+def test_every_overlay_is_spoken_of_and_every_one_spoken_of_is_there() -> None:
+    assert set(re.findall(r"overlays/([\w-]+)", TEXT)) == set(OVERLAYS)
+
+
+def test_every_file_that_a_command_names_is_there() -> None:
+    named = {word for command in commands() for word in re.findall(r"\bdeploy/[\w./-]+", command)}
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_link_leads_somewhere() -> None:
+    headings = {
+        re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
+        for heading in re.findall(r"^## (.*)$", TEXT, re.MULTILINE)
+    }
+    for link in re.findall(r"\]\(([^)]+)\)", TEXT):
+        if link.startswith("#"):
+            assert link.removeprefix("#") in headings
+        else:
+            assert (DEPLOY / Path(link)).exists(), link
