@@ -214,8 +214,14 @@ class Client(RequestHandler):
 
     @property
     def leaving(self) -> bool:
-        said = self._last_words is not None and not self._messages
-        return said or self._clients.leaving or self.uninvited
+        return self._clients.leaving or self.uninvited or (self._unsure and not self._messages)
+
+    @property
+    def _unsure(self) -> bool:
+        """It may be that what comes next is not listened to: chunks are still coming, and nothing
+        that comes with the last of them is read."""
+        chunked = self._chunked
+        return self._last_words is not None or (chunked is not None and not chunked.is_eof())
 
     def invite(self) -> None:
         if self.uninvited:

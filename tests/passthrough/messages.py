@@ -78,12 +78,12 @@ async def contents(client: Raw, method: str, answer: Answer) -> bytes:
     if method == "HEAD" or answer.status < 200 or answer.status in (204, 304):
         return b""
     if (answer.value(b"transfer-encoding") or b"").lower() == b"chunked":
-        return await chunks(client)
+        return await undone(client)
     length = answer.value(b"content-length")
     return await client.rest() if length is None else await client.exactly(int(length))
 
 
-async def chunks(client: Raw) -> bytes:
+async def undone(client: Raw) -> bytes:
     whole = b""
     while size := int((await client.until(b"\r\n")).partition(b";")[0], 16):
         whole += (await client.exactly(size + 2))[:-2]
