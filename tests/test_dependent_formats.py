@@ -198,7 +198,7 @@ async def test_jsonata_transforms_records_and_what_never_ends_is_an_error_entry(
     assert told["result"]["names"] == [{"who": "a"}, {"who": "b"}]
     assert told["result"]["endless"] == []
     (entry,) = told["errors"]["endless"]
-    assert entry["message"] == "an expression takes more than 0.4 s"
+    assert entry["message"] == "resources[2]: an expression takes more than 0.4 s"
     assert f'POST /unified/crm/made?{ACCOUNT} {{"all":["a","b"]}}' in backend.asked
 
 

@@ -65,7 +65,7 @@ async def test_every_limit_in_force_can_be_read() -> None:
         "value": 7,
         "unit": "count",
         "written": "7",
-        "help": "in one bulk call, loops expanded",
+        "help": "entries of one bulk call; loops and pages have their own bounds",
     }
     assert told["limits"]["upstream.timeouts.response"]["value"] == 15.0
     assert not any(name.startswith(("rate_limit", "shed")) for name in told["limits"])
