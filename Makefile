@@ -20,7 +20,11 @@ bench: $(ready)
 	@$(python) -m tests.bench $(ARGS)
 
 fuzz: $(ready)
-	@$(python) -m tests.fuzz $(ARGS)
+	@$(python) -m pytest -n 2 --hypothesis-profile=fuzz $(properties) $(ARGS)
+
+# Parsers, rules, schedule and pool, with twenty thousand fresh examples of each property.
+properties = tests/dialects/test_map.py tests/test_headers.py tests/test_target.py \
+	tests/test_bodies.py tests/planning tests/templates tests/test_execution.py tests/upstream
 
 soak: $(ready)
 	@$(python) -m tests.soak $(ARGS)
