@@ -46,7 +46,10 @@ SITE = """
         gzip on; gzip_min_length 1; gzip_types text/plain; alias {folder}/site/;
         gzip_proxied any;  # at its default nginx compresses nothing that was asked for with a Via
     }}
-    location /store/ {{ dav_methods PUT MKCOL COPY MOVE DELETE; client_max_body_size 10k; }}
+    location /store/ {{
+        dav_methods PUT MKCOL COPY MOVE DELETE; client_max_body_size 10k;
+        etag off;  # it tells the second in which a file was written
+    }}
     location /inner/ {{ internal; }}
     location = /echo {{ return 200 "$request\\n$http_host\\n$http_x_a\\n"; }}
     location = /empty {{ return 204; }}
