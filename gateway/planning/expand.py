@@ -77,9 +77,10 @@ def call(step: Step, context: Context) -> Call:
     target, body = subrequest.target, subrequest.body
     assert isinstance(target, str)
     shared = not subrequest.headers and body is None
-    if shared and context.idempotency_key is None and context.trace is None:
-        number = f"{context.batch_id}.{step.index}"
-        return Call(subrequest.method, target, context.headers, None, number, (), step.index)
+    if shared and context.idempotency_key is None:
+        number, trace = f"{context.batch_id}.{step.index}", context.trace
+        extra = () if trace is None else (("traceparent", trace.header()),)
+        return Call(subrequest.method, target, context.headers, None, number, extra, step.index)
     assert body is None or isinstance(body, bytes)
     return _call(step, context, target, body, "0", 0)
 

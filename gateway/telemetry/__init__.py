@@ -72,7 +72,7 @@ class Telemetry:
 
     def subrequest(self, record: BatchRecord, step: Step, reply: Reply) -> None:
         call, failure, trace = reply.call, reply.failure, record.trace
-        if failure is None and call is not None and trace is None:
+        if failure is None and call is not None and (trace is None or not trace.sampled):
             # The short way, which nearly every subrequest takes.
             method, status = call.method, reply.status
             if method not in SAFE_METHODS:

@@ -119,14 +119,19 @@ async def _listening(process: Process, address: Address) -> None:
 # --- the gateway -------------------------------------------------------------------------------
 
 
-def gateway(name: str = "gateway", format: str = "sugarcrm", **settings: Any) -> Contestant:
+def gateway(
+    name: str = "gateway",
+    format: str = "sugarcrm",
+    env: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Contestant:
     """The gateway as it is delivered; `settings` is laid over the few that a benchmark needs."""
 
     def start(place: Place) -> Process:
         path = place.directory / "gateway.json"
         path.write_text(json.dumps(_merged(_settings(place), settings)))
         command = [str(Path(sys.executable).with_name("bulk-gateway")), "run", "-c", str(path)]
-        return Process(command, cpus=place.cpus, log=place.directory / "log")
+        return Process(command, cpus=place.cpus, log=place.directory / "log", env=env)
 
     return Contestant(name, start, format)
 

@@ -16,6 +16,7 @@ from tests.bench.cases import (
     passthrough,
     scrape,
     shapes,
+    traces,
     transfer,
     workers,
 )
@@ -31,6 +32,7 @@ CASES: Mapping[str, Callable[[Run], Awaitable[None]]] = {
     "fairness": fairness.run,
     "memory": memory.run,
     "scrape": scrape.run,
+    "traces": traces.run,
     "pass-through": passthrough.run,
     "transfer": transfer.run,
     "workers": workers.run,
