@@ -517,7 +517,7 @@ class PassRecord(msgspec.Struct, kw_only=True):
 class Recorder(Protocol):
     """Whoever wants a record of what happened: metrics, logs, traces. Told after the fact."""
 
-    def trace(self, method: str, target: str, headers: Headers) -> Trace | None:
+    def trace(self, method: str, scheme: str, target: str, headers: Headers) -> Trace | None:
         """An outer request has come in. None: not traced, its trace headers go through."""
 
     def started(self, record: BatchRecord) -> None:

@@ -79,7 +79,8 @@ class BulkEndpoint:
     ) -> ClientAnswer:
         """Answers one POST. `path` is in normal form, `params` what its template found in it."""
         outer = _Outer(request, self._desk.manners, self._cors)
-        trace = self._execution.recorder.trace(request.method, request.raw_path, outer.headers)
+        recorder = self._execution.recorder
+        trace = recorder.trace(request.method, outer.scheme, request.raw_path, outer.headers)
         try:
             self._admit(outer)
             body = await self._read(request)

@@ -69,7 +69,7 @@ def values(telemetry: Telemetry, name: str) -> dict[tuple[str, ...], float]:
 
 def test_it_is_what_the_working_parts_are_given(telemetry: Telemetry) -> None:
     recorder: Recorder = telemetry
-    assert recorder.trace("POST", "/bulk", ()) is None
+    assert recorder.trace("POST", "http", "/bulk", ()) is None
 
 
 def test_an_answered_call_is_counted_by_its_route_without_its_query(telemetry: Telemetry) -> None:

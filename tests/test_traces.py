@@ -74,7 +74,7 @@ def begin(made: Tracer, traceparent: str | None = SAMPLED, **more: str) -> Any:
     headers: Headers = tuple(more.items())
     if traceparent is not None:
         headers = (("Traceparent", traceparent), *headers)
-    return made.begin("POST", "/rest/v10/bulk?token=secret", headers)
+    return made.begin("POST", "https", "/rest/v10/bulk?token=secret", headers)
 
 
 async def end(made: Tracer) -> None:
@@ -114,7 +114,8 @@ async def test_a_bulk_call_is_a_server_span_with_a_batch_span_with_a_span_for_ea
         "http.response.status_code": 200,
         "http.route": "{prefix}/{version}/bulk",
         "url.path": "/rest/v10/bulk",
-        "url.scheme": "http",
+        "url.query": "token=*",
+        "url.scheme": "https",
         "client.address": "10.0.0.7",
     }
     assert _plain(client.attributes) == {
@@ -175,7 +176,7 @@ async def test_a_retried_call_is_two_spans(collector: Collector) -> None:
 
 async def test_a_passed_request_is_a_server_span_and_a_client_span(collector: Collector) -> None:
     made = make()
-    trace = made.begin("PROPFIND", "/dav?x=1", ())
+    trace = made.begin("PROPFIND", "http", "/dav?x=1", ())
     header = trace.header()
     record = PassRecord(id="r", method="PROPFIND", target="/dav?x=1", status=502, seconds=0.5)
     record.error = "connection_refused"
@@ -243,7 +244,7 @@ async def test_without_a_valid_parent_a_trace_begins_here(
 async def test_two_parents_are_none(collector: Collector) -> None:
     made = make()
     twice = (("traceparent", SAMPLED), ("Traceparent", SAMPLED))
-    assert made.begin("POST", "/bulk", twice).id != TRACE
+    assert made.begin("POST", "http", "/bulk", twice).id != TRACE
     await end(made)
 
 

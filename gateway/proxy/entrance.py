@@ -59,7 +59,7 @@ class Proxy:
             method=method,
             target=given,
             client=request.remote or "unix",
-            trace=self._recorder.trace(method, given, _trace_fields(request)),
+            trace=self._recorder.trace(method, request.scheme, given, _trace_fields(request)),
         )
         began = monotonic()
         try:

@@ -54,8 +54,8 @@ class Telemetry:
         self._tracer = tracer
         metrics.read("gateway_log_lines_dropped_total", logs.dropped)
 
-    def trace(self, method: str, target: str, headers: Headers) -> Trace | None:
-        return self._tracer.begin(method, target, headers) if self._tracer else None
+    def trace(self, method: str, scheme: str, target: str, headers: Headers) -> Trace | None:
+        return self._tracer.begin(method, scheme, target, headers) if self._tracer else None
 
     def follow(self, label: Callable[[str], str], upstream: str) -> None:
         """The settings have changed."""

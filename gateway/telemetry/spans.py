@@ -64,10 +64,12 @@ class Tracer:
         """Calls go there from now on."""
         self.base, self.server = _upstream(upstream)
 
-    def begin(self, method: str, target: str, headers: Headers) -> RequestTrace:
+    def begin(self, method: str, scheme: str, target: str, headers: Headers) -> RequestTrace:
         """An outer request: the child of whatever span its headers name."""
-        path = mask_query(target).partition("?")[0]
-        attributes: Attributes = {"url.scheme": "http", "url.path": path, **_method(method)}
+        path, _, query = mask_query(target).partition("?")
+        attributes: Attributes = {"url.scheme": scheme, "url.path": path, **_method(method)}
+        if query:
+            attributes["url.query"] = query
         context = _W3C.extract(_carrier(headers), Context())
         server = self.span(_name(method), context, SpanKind.SERVER, attributes)
         return RequestTrace(self, server, method)
