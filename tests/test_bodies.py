@@ -393,6 +393,18 @@ def test_other_bytes_become_base64(content_type: bytes | None, body: bytes) -> N
     assert encoded
 
 
+def test_what_is_long_and_full_of_control_characters_is_no_text() -> None:
+    """As a string it would be six times as long; UTF-16 is full of them and means it."""
+    assert bodies.splice(b"\x01" * 5000, b"text/plain")[1]
+    assert bodies.splice(b"a\x01" * 5000, None)[1]
+    for body, declared in (
+        (b"\x01" * 4000, b"text/plain"),
+        (b"\x1b[0m" + b"a" * 100 + b"\r\n\t" * 5000, b"text/plain"),
+        (("a" * 5000).encode("utf-16"), b"text/plain; charset=utf-16"),
+    ):
+        assert not bodies.splice(body, declared)[1]
+
+
 def test_what_its_charset_cannot_read_becomes_base64() -> None:
     assert bodies.splice(b"\x00\xd8\x00\x00", b"text/plain; charset=utf-16le")[1]
     assert bodies.splice(b"\xff", b"text/plain; charset=us-ascii")[1]

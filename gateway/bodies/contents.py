@@ -16,18 +16,36 @@ def splice(body: bytes, content_type: bytes | None) -> tuple[bytes, bool]:
     """Contents as they go into the answer, and whether they had to become base64.
 
     What is declared JSON, or not declared at all, goes in as it is if it is JSON. Anything else is
-    a JSON string: text by its charset (UTF-8 unless one is named), other bytes in base64. Text
-    that merely looks like JSON stays text, so that a route's type does not hang on its contents.
+    a JSON string: text by its charset (UTF-8 unless one is named), other bytes in base64, and what
+    is long and full of control characters. Text that merely looks like JSON stays text, so that a
+    route's type does not hang on its contents.
     """
     expected_json, charset = _declared(content_type)
     if expected_json:
         contents = body.removeprefix(_BYTE_ORDER_MARK)  # it may not stand inside a document
         if _is_json(contents):
             return contents, False
-    try:
-        return orjson.dumps(body.decode(charset)), False
-    except (UnicodeDecodeError, orjson.JSONEncodeError):  # bytes, or UTF-16 with half a pair
-        return b'"%b"' % b2a_base64(body, newline=False), True
+    if charset in _WITH_CONTROLS or not _full_of_controls(body):
+        try:
+            return orjson.dumps(body.decode(charset)), False
+        except (UnicodeDecodeError, orjson.JSONEncodeError):  # bytes, or UTF-16 with half a pair
+            pass
+    return b'"%b"' % b2a_base64(body, newline=False), True
+
+
+_SHORT = 4096
+_WITH_CONTROLS = frozenset({"utf-16", "utf-16le", "utf-16be", "iso-2022-jp"})
+"""Charsets whose texts hold such bytes."""
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b"})
+"""Each becomes six characters of a JSON string."""
+
+
+def _full_of_controls(body: bytes) -> bool:
+    """More than one byte in 8 is a control character, so it is no text that anybody wrote; as a
+    string it would be up to six times as long."""
+    if len(body) <= _SHORT:
+        return False
+    return len(body) - len(body.translate(None, _CONTROLS)) > len(body) // 8
 
 
 _validate = msgspec.json.Decoder(msgspec.Raw).decode

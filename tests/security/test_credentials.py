@@ -55,7 +55,9 @@ def wallet(owner: str, names: set[str]) -> Wallet:
 
 
 some_names = st.sets(st.sampled_from(NAMES))
-SHAPES = st.recursive(st.just([]), lambda inner: st.lists(inner, max_size=3), max_leaves=8)
+SHAPES: st.SearchStrategy[list[Any]] = st.recursive(
+    st.just([]), lambda inner: st.lists(inner, max_size=3), max_leaves=8
+)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
