@@ -17,7 +17,7 @@ import gzip
 import zlib
 from dataclasses import dataclass, replace
 
-from tests.passthrough.scripts import early, in_pieces, inviting
+from tests.passthrough.scripts import early, in_pieces, inviting, telling
 from tests.support.raw_backend import Script
 
 HOST = "Host: shop.example"
@@ -71,6 +71,10 @@ class Shape:
     """Of the requests: so many answers follow, interim ones that were waited for besides."""
     arrives: bytes | None = None
     """What the backend gets of a request that a proxy has to change."""
+
+    def script(self) -> Script:
+        """A backend that does what is told, from its beginning."""
+        return telling(*self.told) if isinstance(self.told, tuple) else self.told
 
 
 # --- requests ------------------------------------------------------------------------------------

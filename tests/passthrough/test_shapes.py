@@ -6,6 +6,7 @@ What may differ is in `messages`; everything else is compared byte for byte.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,6 @@ from tests.passthrough.messages import (
     read_answer,
     turns,
 )
-from tests.passthrough.scripts import telling
 from tests.passthrough.shapes import OK, REQUESTS, SHAPES, WAIT, Shape
 from tests.security.siege import siege
 from tests.support.raw_backend import RawBackend, Request
@@ -48,32 +48,48 @@ async def test_what_was_asked_before_on_a_connection_changes_nothing(at_once: bo
 
 
 async def compare(shape: Shape) -> None:
-    answers, received = await talk(shape, through=False)
-    passed, arrived = await talk(shape, through=True)
-    legacy = b" HTTP/1.0\r\n" in shape.says[0]
-    for straight, through in zip(answers, passed, strict=True):
-        expected, got = expected_and_got(straight, through, via=NAME, legacy=legacy)
-        assert got == expected
-    if shape.arrives is not None:
-        received = [Request(shape.arrives, b"")]
-    assert [Arrived.of(request) for request in arrived] == [Arrived.of(r) for r in received]
+    straight, received = await talk(shape, through=False)
+    through, arrived = await talk(shape, through=True)
+    expected, got = both(shape, straight, through)
+    assert got == expected
+    assert arrivals(arrived) == expected_of(shape, received)
+
+
+def both(
+    shape: Shape, straight: list[Answer], through: list[Answer]
+) -> tuple[list[Answer], list[Answer]]:
+    """The answers that a client has to get, and those it got."""
+    legacy = b" HTTP/1.0\r\n" in b"".join(shape.says)
+    pairs = [
+        expected_and_got(plain, passed, via=NAME, legacy=legacy)
+        for plain, passed in zip(straight, through, strict=True)
+    ]
+    return [expected for expected, _ in pairs], [got for _, got in pairs]
+
+
+def arrivals(requests: list[Request]) -> list[Arrived]:
+    return [Arrived.of(request) for request in requests]
+
+
+def expected_of(shape: Shape, received: list[Request]) -> list[Arrived]:
+    """The requests that the backend has to get."""
+    return arrivals(received if shape.arrives is None else [Request(shape.arrives, b"")])
 
 
 async def talk(shape: Shape, *, through: bool) -> tuple[list[Answer], list[Request]]:
     """What the client reads, and what the backend gets."""
-    script = telling(*shape.told) if isinstance(shape.told, tuple) else shape.told
-    async with RawBackend(script) as backend, asyncio.timeout(20):
+    async with RawBackend(shape.script()) as backend, asyncio.timeout(20):
         if not through:
             return await converse(f"127.0.0.1:{backend.port}", shape), backend.requests
         async with siege(backend, name=NAME) as gateway:
             return await converse(gateway.address, shape), backend.requests
 
 
-async def converse(address: str, shape: Shape) -> list[Answer]:
+async def converse(address: str, shape: Shape, **options: Any) -> list[Answer]:
     """The answers that a shape's client reads; interim ones if it waits for them."""
     answers: list[Answer] = []
     methods = list(shape.methods)
-    async with raw(address) as client:
+    async with raw(address, **options) as client:
         for piece in shape.says:
             if piece != WAIT:
                 client.send(piece)
