@@ -78,8 +78,8 @@ async def haproxy(gateways: Sequence[Program], folder: Path) -> AsyncIterator[st
     text = (DEPLOY / "haproxy.cfg").read_text()
     text = re.sub(r"bind .*", f"bind 127.0.0.1:{port}", text)
     text = re.sub(r"inter 1s", "inter 100ms", text)
-    text, found = re.subn(r" *server gateway-\d .*\n", "", text)
-    assert found == REPLICAS
+    text, found = re.subn(r"^ +server .*\n", "", text, flags=re.MULTILINE)
+    assert found
     for number, gateway in enumerate(gateways):
         checked = gateway.ops.rpartition(":")[2]
         text += f"    server gateway-{number} {gateway.address} port {checked}\n"
