@@ -100,7 +100,7 @@ async def test_the_recipe_without_a_cluster_works(tmp_path: Path) -> None:
             printed = [await process.stdout.readline() for _ in range(2)]
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # all that the script has started
-        await process.wait()
+        await process.communicate()
     assert b"".join(printed).decode() == session[-1][1]
 
 
