@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,43 +17,28 @@ from gateway.demo.backend import Crm
 from gateway.server import serving
 from tests.deploy.manifests import OVERLAYS
 from tests.deploy.outside import DEPLOY, ROOT, python
-from tests.support.outside import debian, free_port
+from tests.support.consoles import Command, elsewhere, sessions, shell
+from tests.support.outside import debian
 
 TEXT = (DEPLOY / "README.md").read_text()
 LOOPBACK = Listener(address="127.0.0.1:0")
 
 
-def sessions() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The console blocks: the heading, and each command with what it prints."""
-    for section in TEXT.split("\n## ")[1:]:
-        heading, _, body = section.partition("\n")
-        for block in re.findall(r"```console\n(.*?)```", body, re.DOTALL):
-            parts = [part for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
-            yield heading, [split(part) for part in parts]
-
-
-def split(part: str) -> tuple[str, str]:
-    """A command goes on while its lines end in a backslash."""
-    lines = part.splitlines(keepends=True)
-    ends = next(number for number, line in enumerate(lines, 1) if not line.endswith("\\\n"))
-    return "".join(lines[:ends]).replace("\\\n", " ").strip(), "".join(lines[ends:])
-
-
 def commands() -> Iterator[str]:
-    for _, session in sessions():
-        for command, _ in session:
-            yield command
+    for _, session in sessions(TEXT):
+        for command in session:
+            yield command.text
 
 
 TRIED = [
     pytest.param(session, id=heading)
-    for heading, session in sessions()
-    if heading != "HAProxy" and any("127.0.0.1:8080" in command for command, _ in session)
+    for heading, session in sessions(TEXT)
+    if heading != "HAProxy" and any("127.0.0.1:8080" in command.text for command in session)
 ]
 
 
 @pytest.mark.parametrize("session", TRIED)
-async def test_the_calls_of_a_recipe_print_what_it_says(session: list[tuple[str, str]]) -> None:
+async def test_the_calls_of_a_recipe_print_what_it_says(session: list[Command]) -> None:
     async with TestServer(Crm(work=0.0).app) as backend:
         upstream = Upstream(url=str(backend.make_url("")).rstrip("/"))
         settings = Settings(
@@ -68,22 +52,12 @@ async def test_the_calls_of_a_recipe_print_what_it_says(session: list[tuple[str,
                     assert await shell(ours) == printed
 
 
-async def shell(command: str) -> str:
-    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE)
-    out, _ = await process.communicate()
-    return out.decode()
-
-
 async def test_the_recipe_without_a_cluster_works(tmp_path: Path) -> None:
     """All of it, on other ports: the CRM, two gateways and HAProxy."""
     program = debian("haproxy", "haproxy")
-    (session,) = [session for heading, session in sessions() if heading == "HAProxy"]
-    script = "\n".join(command for command, _ in session)
-    ports: defaultdict[str, str] = defaultdict(lambda: str(free_port()))
-
-    def moved(text: str) -> str:
-        return re.sub(r"\b80\d\d\b", lambda port: ports[port[0]], text)
-
+    (session,) = [session for heading, session in sessions(TEXT) if heading == "HAProxy"]
+    script = "\n".join(command.text for command in session)
+    moved = elsewhere()
     config = tmp_path / "haproxy.cfg"
     config.write_text(moved((DEPLOY / "haproxy.cfg").read_text()))
     script = moved(script).replace("haproxy -f deploy/haproxy.cfg", f"{program} -f {config}")
@@ -101,7 +75,7 @@ async def test_the_recipe_without_a_cluster_works(tmp_path: Path) -> None:
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # all that the script has started
         await process.communicate()
-    assert b"".join(printed).decode() == session[-1][1]
+    assert b"".join(printed).decode() == session[-1].printed
 
 
 def test_every_overlay_is_spoken_of_and_every_one_spoken_of_is_there() -> None:
