@@ -127,7 +127,6 @@ class Run:
         self._terms = terms
         self._guard = guard
         self._recorder = execution.recorder
-        self._sent_at = inf
         self._schedule = Schedule(plan, terms.width)
         self._lane = pool.lane(self)
         self._lane.hold(record.bytes_in)
@@ -138,7 +137,6 @@ class Run:
         self._queued = 0
         self._parked: list[Call] = []
         self._in_flight = 0
-        self._flying = [0] * len(plan.steps)
         self._evaluations: set[asyncio.Task[Reply]] = set()
         self._overruns = 0
         self._struck: Failure | None = None
@@ -148,7 +146,8 @@ class Run:
         self._outcomes: dict[int, Outcome] = {}
         self._verdict: Verdict | None = None
         self._gated = plan.batch.gated if terms.gate is None else terms.gate
-        self._gate: Call | None = None
+        self._first: Call | None = None
+        """The call that was made first. If the batch is gated, its reply opens the gate."""
 
         # Down: what is rendered waits for the writer.
         bug = partial(self._recorder.bug, "render", record)  # no method: nothing leads back here
@@ -217,7 +216,8 @@ class Run:
     @property
     def queued(self) -> float:
         """Seconds until the first of its calls was sent."""
-        return max(0.0, self._sent_at - self._began) if self._sent_at < inf else 0.0
+        began = 0.0 if self._first is None else self._first.began
+        return max(0.0, began - self._began)
 
     # --- the clock's side ------------------------------------------------------------------------
 
@@ -237,20 +237,22 @@ class Run:
             self._deliver()
 
     def replied(self, call: Call, reply: Reply) -> None:
+        index, delivery = call.step, self._delivery
         self._in_flight -= 1
-        self._flying[call.step] -= 1
-        if 0 < call.began < self._sent_at:
-            self._sent_at = call.began
-        if call is self._gate:
+        if self._gated and call is self._first:
             self._open_gate(reply)
-        self._recorder.subrequest(self.record, self.plan.steps[call.step], reply)
+        self._recorder.subrequest(self.record, self.plan.steps[index], reply)
         if self._queue and self._in_flight < self._terms.width:
             self._offer(heappop(self._queue)[-1])
-        if call.step in self._expansions:
+        if self._expansions and index in self._expansions:
             self._take_in(call, reply)
-        elif starts := self._end(call.step, reply):
-            self._launch(starts)
-        delivery = self._delivery
+        else:
+            if self._gone:
+                self._release(reply.held)
+            else:
+                delivery.replies[index] = reply
+            if starts := self._finish(index, reply.status >= 400):
+                self._launch(starts)
         if self._expansions or delivery.replies[delivery.awaits] is not None:
             self._deliver()
         if self._gone:
@@ -260,7 +262,7 @@ class Run:
         """Whether the answer cannot go on without this call; asked when memory is short.
 
         While results wait for a client that does not read, nothing is: there would be no bound."""
-        if call is self._gate:
+        if self._gated and call is self._first:
             return True
         if self._writing or self._delivery.size:
             return False
@@ -305,19 +307,15 @@ class Run:
 
     def _offer(self, call: Call) -> None:
         """Hands a call to the pool, at most `width` at a time."""
-        if self._gated and self._gate is None:
-            self._gate = call
+        if self._first is None:
+            self._first = call
         if self._in_flight < self._terms.width:
-            self._submit(call)
+            self._in_flight += 1
+            self._lane.submit(call)
         else:
             self._queued += 1
             rank = self.plan.delivery.index(call.step)
             heappush(self._queue, (rank, call.place, self._queued, call))
-
-    def _submit(self, call: Call) -> None:
-        self._in_flight += 1
-        self._flying[call.step] += 1
-        self._lane.submit(call)
 
     # --- steps of many calls ---------------------------------------------------------------------
 
@@ -406,13 +404,14 @@ class Run:
         if awaited < 0:
             return
         behind = self._behind(awaited)
-        if any(self._flying[step] > 0 for step in behind):
+        if any(call.step in behind for call in self._lane.outstanding()):
             return
         urgent = [item for item in self._queue if item[-1].step in behind]
         if urgent:
             self._queue.remove(min(urgent))
             heapify(self._queue)
-            self._submit(min(urgent)[-1])
+            self._in_flight += 1
+            self._lane.submit(min(urgent)[-1])
         else:
             self._launch(self._schedule.hurry(behind))
 
@@ -429,14 +428,12 @@ class Run:
             self._launch(starts)
 
     def _end(self, index: int, reply: Reply) -> list[int]:
-        """A step of one reply has ended: what starts now."""
-        if self._gone:
-            self._release(reply.held)
-        else:
-            self._delivery.replies[index] = reply
+        """A step of one reply, which nobody waited for, has ended: what starts now."""
+        self._delivery.replies[index] = reply
         return self._finish(index, reply.status >= 400)
 
     def _finish(self, index: int, bad: bool) -> list[int]:
+        """A step has ended: what starts now."""
         if bad:
             self.record.failed += 1
         else:
@@ -475,7 +472,7 @@ class Run:
 
     def _open_gate(self, reply: Reply) -> None:
         """The first reply: it may be the answer to the whole batch (D-S2, D-T13)."""
-        self._gated, self._gate = False, None
+        self._gated = False
         if reply.failure is None:
             self.answer = self._dialect.gate(self.plan.batch, reply)
             if self.answer is None and self._terms.gate and reply.status == 401:
@@ -498,13 +495,14 @@ class Run:
     # --- delivering ------------------------------------------------------------------------------
 
     def _deliver(self) -> None:
-        if self._gone or self._delivery.done:
+        delivery = self._delivery
+        if self._gone or delivery.done:
             return
-        delivery, awaited = self._delivery, self._delivery.awaits
+        awaited = delivery.awaits
         delivery.advance()
         if delivery.done or delivery.size >= self._terms.flush_bytes:
             self._flush()
-        elif delivery.size and self._timer is None and not self._due:
+        elif self._timer is None and delivery.size and not self._due:
             self._timer = self._execution.loop.call_later(self._terms.flush_seconds, self._flush)
         if self._lane.over_budget:
             if awaited != delivery.awaits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -54,6 +54,9 @@ class Lane:
         self.held -= size
 
     def reconsider(self) -> None: ...
+
+    def outstanding(self) -> Iterator[Call]:
+        return iter(self.calls)
 
     def stop(self, verdict: Callable[[Call], Failure | None]) -> None:
         for call in list(self.calls):

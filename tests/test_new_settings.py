@@ -238,7 +238,7 @@ async def test_an_operators_log_level_outlives_a_change_of_something_else(file: 
         gateway.app.logs.set_level("error")
         await gateway.reload(batch={"width": 3}, log={"subrequests": "all", "sample": "50%"})
         assert gateway.app.logs.level == "error"
-        assert (gateway.app.logs.subrequests, gateway.app.logs.sample) == ("all", 0.5)
+        assert (gateway.app.logs.listed_from, gateway.app.logs.sample) == (0, 0.5)
         await gateway.reload(log={"level": "debug", "format": "console"})
         assert gateway.app.logs.level == "debug"
 

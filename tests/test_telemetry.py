@@ -28,12 +28,9 @@ ROUTE = "/{name}"
 class Lines:
     """Stands for the log: keeps what it is told."""
 
-    def __init__(self, wants: int = 400) -> None:
-        self.least = wants
+    def __init__(self, listed_from: int = 400) -> None:
+        self.listed_from = listed_from
         self.told: list[tuple[Any, ...]] = []
-
-    def wants(self, status: int) -> bool:
-        return status >= self.least
 
     def dropped(self) -> dict[str, float]:
         return {"rate": 3}

@@ -16,14 +16,17 @@ from gateway.batch import Where
 from gateway.errors import BadTarget, Refused
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_SPELLINGS = {spelling: name for name in _METHODS for spelling in (name, name.lower())}
+USUAL: dict[str | None, str] = {
+    spelling: name for name in _METHODS for spelling in (name, name.lower())
+}
+"""Methods as nearly everybody spells them, and in upper case."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
 def method(text: str, where: Where) -> str:
     """A method in upper case. Which ones may run is for the operator's rules to say."""
-    known = _SPELLINGS.get(text)
+    known = USUAL.get(text)
     if known is not None:
         return known
     if _TOKEN.fullmatch(text) is None:

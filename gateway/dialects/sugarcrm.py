@@ -256,7 +256,7 @@ class _Reader:
     ) -> Subrequest:
         if not entry.url:
             raise Refused("missing_parameter", f"{where}.url: Invalid request - URL is missing")
-        method = self._method(entry, where)
+        method = _requests.USUAL.get(entry.method) or self._method(entry, where)
         own = () if entry.headers is UNSET else self._own(entry.headers, where)
         if base:
             own = headers.merge(base, own, RULES)
@@ -397,7 +397,9 @@ class Entries:
         return bracket + b',"headers":[]' + _ends[200, b"OK"]
 
     def whole(self, step: Step, reply: Reply) -> bytes:
-        return _entry(self._lead(step), reply)
+        key, lead = step.subrequest.key, self._separator
+        self._separator = b","
+        return _entry(lead if key is None else lead + _results.encode(key) + b":", reply)
 
     def _lead(self, step: Step) -> bytes:
         separator, self._separator = self._separator, b","

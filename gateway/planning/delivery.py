@@ -34,7 +34,8 @@ class Delivery:
     """Where the answer stands, and what of it waits to be written."""
 
     __slots__ = ("_bug", "_ended", "_held", "_nest", "_opened", "_order", "_out", "_renderer",
-                 "_sources", "_steps", "_turn", "awaits", "done", "replies", "size")  # fmt: skip
+                 "_sources", "_steps", "_turn", "_whole", "awaits", "done", "replies",
+                 "size")  # fmt: skip
 
     def __init__(self, plan: Plan, renderer: Renderer, bug: Callable[[], None]) -> None:
         """`bug` is told, within its `except`, of a result that could not be rendered."""
@@ -43,10 +44,11 @@ class Delivery:
         self.done = False
         """The end of the document has been rendered."""
         self._steps = plan.steps
-        self._order = plan.delivery
-        self.awaits = plan.delivery[0] if plan.delivery else -1
+        self._order = (*plan.delivery, -1)
+        self.awaits = self._order[0]
         """The step whose turn it is; -1 when all have had theirs."""
         self._renderer = renderer
+        self._whole = renderer.whole
         self._bug = bug
         self._out = [renderer.head()]
         self._held = 0
@@ -84,22 +86,26 @@ class Delivery:
 
     def advance(self) -> None:
         """Renders everything that can leave now."""
-        while (index := self.awaits) >= 0:
+        index = self.awaits
+        while index >= 0:
             step, reply = self._steps[index], self.replies[index]
-            if reply is not None:
+            if reply is None:
+                if index not in self._sources or not self._parts(step):
+                    return
+            else:
                 self.replies[index] = None
                 self._held += reply.held
                 if step.size == 1 and reply is not GROUP:
-                    data = self._whole(step, reply)
+                    try:
+                        data = self._whole(step, reply)
+                    except Exception:
+                        data = self._stand_in(step, reply)
                     self._out.append(data)
                     self.size += len(data)
                 else:
                     self._group(step, reply)
-            elif index not in self._sources or not self._parts(step):
-                return
-            self._turn += 1
-            self._opened = False
-            self.awaits = self._order[self._turn] if self._turn < len(self._order) else -1
+            self._turn = turn = self._turn + 1
+            self.awaits = index = self._order[turn]
             if self._nest:
                 self._close_parents()
         if not self.done:
@@ -115,14 +121,12 @@ class Delivery:
         self._out.append(data)
         self.size += len(data)
 
-    def _whole(self, step: Step, reply: Reply) -> bytes:
-        """A bug of ours in one result costs that result, not the batch."""
-        try:
-            return self._renderer.whole(step, reply)
-        except Exception:
-            self._bug()
-            failure = Failure("proxy_internal_error", "render", sent=True)
-            return self._renderer.whole(step, failed(failure, reply.call))
+    def _stand_in(self, step: Step, reply: Reply) -> bytes:
+        """A bug of ours in one result, told within its `except`, costs that result, not the
+        batch."""
+        self._bug()
+        failure = Failure("proxy_internal_error", "render", sent=True)
+        return self._whole(step, failed(failure, reply.call))
 
     def _group(self, step: Step, reply: Reply) -> None:
         self._emit(self._renderer.open(step))
@@ -141,6 +145,7 @@ class Delivery:
         outcome = self._ended.get(step.index)
         if outcome is None:
             return False
+        self._opened = False
         self._close(step, outcome)
         return True
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -73,16 +74,14 @@ class Kept(msgspec.Struct):
 
 def call(step: Step, context: Context) -> Call:
     """The call of a plain step: nearly every call there is, so it takes the short way."""
-    subrequest = step.subrequest
-    target, body = subrequest.target, subrequest.body
-    assert isinstance(target, str)
-    shared = not subrequest.headers and body is None
-    if shared and context.idempotency_key is None:
-        number, trace = f"{context.batch_id}.{step.index}", context.trace
-        extra = () if trace is None else (("traceparent", trace.header()),)
-        return Call(subrequest.method, target, context.headers, None, number, extra, step.index)
-    assert body is None or isinstance(body, bytes)
-    return _call(step, context, target, body, "0", 0)
+    subrequest, index, trace = step.subrequest, step.index, context.trace
+    target: Any = subrequest.target
+    body: Any = subrequest.body
+    if body is not None or subrequest.headers or context.idempotency_key is not None:
+        return _call(step, context, target, body, "0", 0)
+    number = f"{context.batch_id}.{index}"
+    extra = () if trace is None else (("traceparent", trace.header()),)
+    return Call(subrequest.method, target, context.headers, None, number, extra, index)
 
 
 def sketch(step: Step, context: Context) -> Call:

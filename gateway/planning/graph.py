@@ -12,8 +12,9 @@ Whatever is wrong with names is found here, before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 
 import msgspec
 
@@ -33,7 +34,8 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(batch: Batch) -> Plan:
     """The plan of a batch. Raises `Refused` for names used twice, unknown needs and cycles."""
     flat = list(_flatten(batch.subrequests))
-    names = _names(flat)
+    nested = len(flat) > len(batch.subrequests)
+    names = _names(flat) if nested or any(map(_name, batch.subrequests)) else {}
     if batch.order == "ordered":
         steps = tuple(_ordered(flat, names))
         return Plan(batch, steps, tuple(range(len(steps))))
@@ -41,14 +43,22 @@ def plan(batch: Batch) -> Plan:
     return Plan(batch, steps, _delivery(steps))
 
 
+_children, _name = attrgetter("children"), attrgetter("name")
+
 Flat = tuple[Subrequest, int, int]
 """A subrequest, its parent's index or -1, and the size of its subtree."""
 
 
-def _flatten(subrequests: Iterable[Subrequest]) -> Iterator[Flat]:
+def _flatten(subrequests: Sequence[Subrequest]) -> Iterable[Flat]:
     """Depth first, without recursion: nesting is the client's to choose."""
+    if not any(map(_children, subrequests)):
+        return [(subrequest, -1, 1) for subrequest in subrequests]
+    return _nested(subrequests)
+
+
+def _nested(subrequests: Sequence[Subrequest]) -> Iterator[Flat]:
     index = 0
-    stack = [(subrequest, -1) for subrequest in reversed(tuple(subrequests))]
+    stack = [(subrequest, -1) for subrequest in reversed(subrequests)]
     while stack:
         subrequest, parent = stack.pop()
         if subrequest.children:

@@ -25,8 +25,8 @@ class Skip(NamedTuple):
 class Schedule:
     """The state of one plan under way."""
 
-    __slots__ = ("_delivery", "_dependents", "_first", "_rank", "_ready", "_steps", "_undecided",
-                 "_waiting", "running", "width")  # fmt: skip
+    __slots__ = ("_delivery", "_dependents", "_first", "_free", "_rank", "_ready", "_steps",
+                 "_undecided", "_waiting", "running", "width")  # fmt: skip
 
     def __init__(self, plan: Plan, width: int) -> None:
         self.width = width
@@ -41,7 +41,9 @@ class Schedule:
         """Ranks that were ready from the start. A heap of ten thousand reads would cost its depth
         for each of them; those that become ready on the way are few."""
         self._ready: list[int] = []
-        if any(self._waiting):
+        self._free = not any(self._waiting)
+        """Nothing waits for anything, so an end decides nothing but that one more may start."""
+        if not self._free:
             self._look_at_edges()
 
     def _look_at_edges(self) -> None:
@@ -75,6 +77,10 @@ class Schedule:
 
     def finish(self, index: int, *, failed: bool) -> tuple[list[int], list[Skip]]:
         """A started step has ended: what starts now, and what never will."""
+        if self._free and self._first and self.running <= self.width:
+            following = self._delivery[self._first.popleft()]
+            self._undecided[following] = 0
+            return [following], []
         self.running -= 1
         skips: list[Skip] = []
         if failed and self._steps[index].subrequest.barrier:

@@ -20,6 +20,7 @@ class Endpoints(Generic[Entry]):
         every = tuple(entries)
         self._open = tuple(item for item in every if item[0].last is None)
         # Nearly every path is no bulk call, and its last segment alone says so.
+        self._endings = tuple({pattern.last or "" for pattern, _ in every})
         self._by_last = {
             pattern.last: tuple(item for item in every if item[0].last in (pattern.last, None))
             for pattern, _ in every
@@ -47,6 +48,8 @@ class Endpoints(Generic[Entry]):
 
     def recursion(self, target: str) -> bool:
         """Whether a subrequest (normal form) is a bulk call, also when decoded once or twice."""
+        if not target.endswith(self._endings) and "?" not in target and "%" not in target:
+            return False
         path = target.partition("?")[0]
         if self.match(path) is not None:
             return True

@@ -77,7 +77,7 @@ class Telemetry:
             method, status = call.method, reply.status
             if method not in SAFE_METHODS:
                 record.writes_sent.append(step.index)
-            if self.logs.wants(status):
+            if status >= self.logs.listed_from:
                 record.parts.append((step.index, method, status, "", reply.seconds))
             route = self._label(call.target)
             self.metrics.subrequest(record.dialect, route, method, status, reply.seconds)
@@ -88,7 +88,7 @@ class Telemetry:
         method = step.subrequest.method if call is None else call.method
         status = 0 if failure else reply.status
         error = failure.error if failure else ""
-        if self.logs.wants(reply.status):
+        if reply.status >= self.logs.listed_from:
             record.parts.append((step.index, method, status, error, reply.seconds))
         if call is None or (error in _NEVER_GIVEN and not sent):
             reason = failure.details if failure else ""
@@ -108,7 +108,7 @@ class Telemetry:
     def skipped(self, record: BatchRecord, step: Step, failure: Failure) -> None:
         if not step.subrequest.safe:
             record.writes_unsent.append(step.index)
-        if self.logs.wants(failure.code):
+        if failure.code >= self.logs.listed_from:
             record.parts.append((step.index, step.subrequest.method, 0, failure.error, 0.0))
         self.metrics.skipped(record.dialect, failure.details)
 

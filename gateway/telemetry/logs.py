@@ -24,6 +24,8 @@ from gateway.telemetry import lines
 from gateway.telemetry.sink import Sink
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LISTED_FROM = {"all": 0, "failed": 400, "none": 1000}
+"""The setting `log.subrequests` -> the least status that it lists."""
 LINES_A_MINUTE = 100
 SILENCED = ("aiohttp.access", "aiohttp.client", "aiohttp.server", "aiohttp.web")
 """They write bytes of requests, and tracebacks with them, for every malformed one."""
@@ -66,7 +68,8 @@ class Logs:
         fd: int = 2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.subrequests = subrequests
+        self.listed_from = LISTED_FROM[subrequests]
+        """A batch's line lists its subrequests from this status on."""
         self.sample = sample
         """The part of passed requests that went well which get a line."""
         self._sampled = 0.0
@@ -103,7 +106,7 @@ class Logs:
 
     def follow(self, wanted: Log, former: Log) -> None:
         """The settings have changed."""
-        self.subrequests, self.sample = wanted.subrequests, wanted.sample
+        self.listed_from, self.sample = LISTED_FROM[wanted.subrequests], wanted.sample
         if wanted.level != former.level:  # else an operator's wish holds
             self.set_level(wanted.level)
         if wanted.format != former.format:
@@ -168,10 +171,6 @@ class Logs:
                 where=lines.places(trace),
                 **admitted,
             )
-
-    def wants(self, status: int) -> bool:
-        """Whether a batch's line lists a subrequest of this status."""
-        return self.subrequests == "all" or (status >= 400 and self.subrequests == "failed")
 
     # --- what clients cause ----------------------------------------------------------------------
 

@@ -43,14 +43,6 @@ class Traffic:
         self.sum = 0.0
         self.exemplars: dict[int, Exemplar] = {}
 
-    def add(self, status: int, seconds: float, trace_id: str | None) -> None:
-        bucket = bisect_left(SECONDS, seconds)
-        self.statuses[status] += 1
-        self.counts[bucket] += 1
-        self.sum += seconds
-        if trace_id is not None:
-            self.exemplars[bucket] = Exemplar(trace_id, seconds, time.time())
-
 
 class Metrics:
     """The counts of one process. All methods belong to its event loop's thread."""
@@ -114,7 +106,12 @@ class Metrics:
         traffic = self._subrequests.get((dialect, route, method))
         if traffic is None:
             traffic = self._open(self._subrequests, (dialect,), route, method)
-        traffic.add(status, seconds, exemplar)
+        traffic.statuses[status] += 1
+        traffic.sum += seconds
+        bucket = bisect_left(SECONDS, seconds)
+        traffic.counts[bucket] += 1
+        if exemplar is not None:
+            traffic.exemplars[bucket] = Exemplar(exemplar, seconds, time.time())
         if error is not None:
             self.count("gateway_subrequest_errors_total", error)
 
@@ -127,7 +124,12 @@ class Metrics:
         traffic = self._passed.get((route, method))
         if traffic is None:
             traffic = self._open(self._passed, (), route, method)
-        traffic.add(status, seconds, exemplar)
+        traffic.statuses[status] += 1
+        traffic.sum += seconds
+        bucket = bisect_left(SECONDS, seconds)
+        traffic.counts[bucket] += 1
+        if exemplar is not None:
+            traffic.exemplars[bucket] = Exemplar(exemplar, seconds, time.time())
 
     # --- any metric of the table -----------------------------------------------------------------
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
+from collections.abc import Callable
+from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import httptools
 
@@ -44,23 +46,21 @@ class _Names(dict[bytes, bytes]):
     """Field names seen, each kept once: a batch that waits holds them a thousand times. Bounded by
     forgetting everything, since the common ones are back with the next answer."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.telling: set[bytes] = set()
-        """Spellings of the fields that change how a body is read."""
+    telling = False
+    """A field has come that changes how a body is read. The names of such are not kept, so that
+    each is noticed."""
 
     def __missing__(self, name: bytes) -> bytes:
+        if name.lower() in (b"transfer-encoding", b"content-encoding"):
+            self.telling = True
+            return name
         if len(self) >= 1024:
             self.clear()
-            self.telling.clear()
         self[name] = name
-        if name.lower() in (b"transfer-encoding", b"content-encoding"):
-            self.telling.add(name)
         return name
 
 
 _NAMES = _Names()
-_TELLING = _NAMES.telling
 
 
 class _Unacceptable(httptools.HttpParserError):
@@ -70,14 +70,19 @@ class _Unacceptable(httptools.HttpParserError):
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_barren",
+        "_body",
         "_codings",
+        "_count",
+        "_decoded",
         "_decoder",
         "_fields",
         "_flaw",
+        "_headers",
         "_interims",
         "_keep",
-        "_limit",
+        "_marks",
         "_memory",
+        "_odd",
         "_parser",
         "_paused_at",
         "_pieces",
@@ -97,9 +102,11 @@ class Connection(asyncio.Protocol):
         "complete",
         "deadline",
         "exchanges",
-        "held",
         "idle_since",
         "lane",
+        "on_body",
+        "on_message_begin",
+        "on_status",
         "started",
         "touched",
         "transport",
@@ -107,14 +114,23 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
     deadline: float
-    _limit: float
     _decoder: Decoder | None
+    _headers: RawHeaders
     _keep: bool
     _reason: bytes
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._memory = pool.memory
+        # What the parser tells most often goes straight into lists, without a frame of ours.
+        self._marks: list[Any] = []
+        """None for each message that has begun, then its reason; empty behind a head."""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._pieces: list[bytes] = []
+        """Of the body, as this read brought them."""
+        self.on_message_begin = partial(self._marks.append, None)
+        self.on_status: Callable[[bytes], None] = self._marks.append
+        self.on_body: Callable[[bytes], None] = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self.alive = False
         self.exchanges = 0
@@ -129,15 +145,21 @@ class Connection(asyncio.Protocol):
         self._flaw: tuple[str, str] | None = None
         self._paused_at = 0.0
         self._tunnel = False
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._pieces: list[bytes] = []
+        self._body: list[bytes] = []
+        """The pieces of earlier reads, decoded."""
         self._clear()
 
     def _clear(self) -> None:
         """Ready for the next answer."""
-        self._received = self._size = self._status = self._barren = self._interims = self.held = 0
-        self.complete = self._codings = self._version_seen = self._told = self._spent = False
+        self._received = self._status = self._count = 0
+        self._size = self._decoded = self._barren = self._interims = 0
+        self.complete = self._odd = self._codings = self._version_seen = False
+        self._told = self._spent = False
         self._decoder = None
+        self._marks.clear()
+        self._fields.clear()
+        self._pieces.clear()
+        self._body.clear()
 
     # --- the pool's side -------------------------------------------------------------------------
 
@@ -151,23 +173,23 @@ class Connection(asyncio.Protocol):
             call.began = now
         call.attempts += 1
         call.sent = True
-        body = call.body
-        if lane.exchange is not None and not lane.exchange.uploaded:
+        exchange, body = lane.exchange, call.body
+        if exchange is not None and not exchange.uploaded:
             # Whoever sends the body may be next to run, and nothing of it may go before the head.
             self.transport.write(head)
-        elif not body:
-            self._pool.post(self, head)
-        elif len(body) <= ONE_WRITE:
-            self._pool.post(self, head + body)
-        else:
+        elif body and len(body) > ONE_WRITE:
             self.transport.writelines((head, body))
-        if lane.exchange is None:
-            self._limit = self._pool.response_bytes
+        else:
+            posted = self._pool.posted
+            posted.append((self, head + body if body else head))
+            if len(posted) == 1:
+                self._pool.write_later()
+        if exchange is None:
             # A retry does not start the clock again.
             self.deadline = call.began + self._pool.timeouts.response
         else:
-            self._limit = inf
-            lane.exchange.began(self)
+            self._odd = True
+            exchange.began(self)
 
     def awaits_head(self) -> None:
         """A streamed request is complete; from now on the backend has to answer."""
@@ -186,13 +208,12 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Ends it at once, whatever it carries; tells nobody."""
-        lane, held = self.lane, self.held
+        lane, held = self.lane, self._received + self._decoded
         self.alive = False
         self.lane = self.call = None
-        self._pieces.clear()
         self._clear()
         self.transport.abort()
-        if lane is not None and held:
+        if lane is not None and lane.exchange is None:
             self._memory.release(lane, held)
 
     def fail(self, error: str, details: str) -> None:
@@ -233,24 +254,29 @@ class Connection(asyncio.Protocol):
             # An answer nobody asked for, a 408 say. Never the next call's (RELIABILITY trap 3).
             self.abort()
             return
-        if self._tunnel:
+        arrived, before = len(data), self._received
+        self._received = before + arrived
+        if lane.exchange is None:
+            memory = self._memory  # `hold`, without the call
+            lane.held += arrived
+            memory.held += arrived
+            if lane.held > memory.lane_budget or memory.held > memory.budget:
+                memory.weigh(lane)
+        elif self._tunnel:
             self._tunnelled(data)
             return
-        arrived = len(data)
-        first = not self._received
-        self._received += arrived
-        if lane.exchange is None:
-            self.held += arrived
-            self._memory.hold(lane, arrived)
-        size = self._size
         try:
             if self._status:
                 self._parser.feed_data(data)
-            elif first and self._received <= HEAD_BYTES and data.startswith(_HTTP1):
+            elif (
+                not before
+                and data.startswith(_HTTP1)
+                and (arrived <= HEAD_BYTES or _holds_head(data))
+            ):
                 self._version_seen = True
                 self._parser.feed_data(data)
             else:
-                self._feed_head(data, first)
+                self._feed_head(data, first=not before)
         except httptools.HttpParserUpgrade as upgrade:
             self._switched(data[upgrade.args[0] :])
             return
@@ -261,12 +287,21 @@ class Connection(asyncio.Protocol):
             self._keep = False
         if self.complete:
             self._finish()
-        elif self._status:
-            self._barren = self._barren + arrived if self._size == size else 0
-            if self._barren > HEAD_BYTES:
-                self.fail("http_protocol_error", "endless_framing")
-            elif lane.exchange is not None:
-                self._forward(last=False)
+        else:
+            self._go_on(arrived)
+
+    def _go_on(self, arrived: int) -> None:
+        """More is to come."""
+        self._odd = True
+        if not self._status:
+            self._codings = self._codings or _NAMES.telling
+            _NAMES.telling = False  # the next head may be another connection's
+            return
+        self._barren = 0 if self._pieces else self._barren + arrived
+        if self._barren > HEAD_BYTES:
+            self.fail("http_protocol_error", "endless_framing")
+        elif self._collect() and cast("Lane", self.lane).exchange is not None:
+            self._forward(last=False)
 
     def _feed_head(self, data: bytes, first: bool) -> None:
         """The slow way into a head: it came in pieces, or may be too large."""
@@ -303,31 +338,19 @@ class Connection(asyncio.Protocol):
 
     # --- the parser's side -----------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        if self.complete:
-            self._keep = False  # a second answer to one call
-            return
-        self._fields = []
-        self._reason = b""
-
-    def on_status(self, reason: bytes) -> None:
-        if not self.complete:
-            self._reason += reason
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._status:
-            return  # a trailer, or a field of something after the answer
-        name = _NAMES[name]
-        if name in _TELLING:
-            self._codings = True
-        self._fields.append((name, value.rstrip(b" \t")))
+        self._fields.append((_NAMES[name], value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         if self.complete:
-            return
-        call = self.call
+            return  # of a second answer to one call; `_marks` tells
+        call, marks = self.call, self._marks
         assert call is not None
-        if len(self._fields) > HEAD_FIELDS:
+        self._reason = marks[1] if len(marks) == 2 else _joined(marks)
+        marks.clear()
+        # What comes later, as trailers do, is no part of it.
+        self._headers = headers = tuple(self._fields)
+        if len(headers) > HEAD_FIELDS:
             self._refuse("http_response_header_section_size", "head_fields")
         if not self._version_seen and self._parser.get_http_version() not in ("1.0", "1.1"):
             self._refuse("http_protocol_error", "version")
@@ -335,28 +358,18 @@ class Connection(asyncio.Protocol):
         if not 200 <= status <= 599:
             self._interim(status)
             return
-        if self._codings:
+        if self._codings or _NAMES.telling:
             self._read_codings(status)
         self._status = status
         if call.method == "HEAD":
             # The parser cannot be told, so it waits for a body now and is of no more use.
-            self.complete = self._spent = True
+            self.complete = self._spent = self._odd = True
             self._keep = self._parser.should_keep_alive()
-
-    def on_body(self, data: bytes) -> None:
-        if self.complete:
-            self._keep = False
-            return
-        self._size += len(data)
-        if self._decoder is not None:
-            data = self._decode(data)
-        if self._size > self._limit:
-            self._refuse("http_response_body_size", "response_bytes")
-        self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         if self._status and not self.complete and not self._tunnel:
             self.complete = True
+            self._count = len(self._pieces)
             self._keep = self._parser.should_keep_alive()
 
     # --- what the parser leaves open -------------------------------------------------------------
@@ -369,6 +382,8 @@ class Connection(asyncio.Protocol):
         if not 100 <= status <= 199:
             self._refuse("http_protocol_error", "status")
         self._version_seen = False  # the next head may say something else
+        self._odd = True
+        self._fields.clear()
         self._interims += 1
         if self._interims > INTERIMS:
             self._refuse("http_protocol_error", "interims")
@@ -383,7 +398,9 @@ class Connection(asyncio.Protocol):
 
     def _read_codings(self, status: int) -> None:
         """How the body is framed and coded, where it is not simply a length of plain bytes."""
-        transfer = [value for name, value in self._fields if name.lower() == b"transfer-encoding"]
+        self._codings = _NAMES.telling = False
+        fields = [(name.lower(), value) for name, value in self._headers]
+        transfer = [value for name, value in fields if name == b"transfer-encoding"]
         if transfer and (
             [value.lower() for value in transfer] != [b"chunked"]
             or self._parser.get_http_version() != "1.1"
@@ -391,27 +408,45 @@ class Connection(asyncio.Protocol):
             # llhttp takes `gzip, chunked`, any last coding as running to the end, and chunks from
             # HTTP/1.0 (RFC 9112 6.1).
             self._refuse("http_protocol_error", "transfer_encoding")
-        content = [value for name, value in self._fields if name.lower() == b"content-encoding"]
+        content = [value for name, value in fields if name == b"content-encoding"]
         coding = b", ".join(content).lower()
         bodiless = status in (204, 304) or cast(Call, self.call).method == "HEAD"
         if coding in (b"", b"identity") or bodiless or cast("Lane", self.lane).exchange is not None:
             return
+        self._odd = True
         try:
             self._decoder = Decoder(coding, self._pool.response_bytes)
         except CodingError as error:
-            self._miscoded(error)
+            self._refuse(f"http_response_{error.kind}", "decoding")
 
-    def _decode(self, data: bytes) -> bytes:
+    def _collect(self) -> bool:
+        """Takes what a read brought of the body. False: it is too much or miscoded, and all is
+        over."""
+        brought = self._pieces[: self._count] if self.complete else self._pieces
+        lane, decoder = cast("Lane", self.lane), self._decoder
+        limit = self._pool.response_bytes if lane.exchange is None else inf
+        for piece in brought:
+            self._size += len(piece)
+            if decoder is None:
+                self._body.append(piece)
+            elif not self._decode(decoder, piece):
+                return False
+            if self._size > limit:
+                self.fail("http_response_body_size", "response_bytes")
+                return False
+        self._pieces.clear()
+        return True
+
+    def _decode(self, decoder: Decoder, piece: bytes) -> bool:
         try:
-            decoded = cast(Decoder, self._decoder).feed(data)
+            decoded = decoder.feed(piece)
         except CodingError as error:
-            self._miscoded(error)
-        self.held += len(decoded)
+            self.fail(f"http_response_{error.kind}", "decoding")
+            return False
+        self._decoded += len(decoded)
         self._memory.hold(cast("Lane", self.lane), len(decoded))
-        return decoded
-
-    def _miscoded(self, error: CodingError) -> NoReturn:
-        self._refuse(f"http_response_{error.kind}", "decoding")
+        self._body.append(decoded)
+        return True
 
     def _said_goodbye(self) -> bool:
         """With TLS anybody on the way can end the connection, but only the backend can say so.
@@ -429,17 +464,16 @@ class Connection(asyncio.Protocol):
     def _runs_to_the_end(self) -> bool:
         """Neither length nor chunks: the end of the connection is the end of the body."""
         framed = (b"content-length", b"transfer-encoding")
-        return bool(self._status) and not any(n.lower() in framed for n, _ in self._fields)
+        return bool(self._status) and not any(n.lower() in framed for n, _ in self._headers)
 
     # --- the ends of an exchange -----------------------------------------------------------------
 
     def _ended(self, *, clean: bool, error: Exception | None) -> None:
         """The connection is over in the middle of an exchange."""
         if clean and self._tunnel:
-            self._keep = False
             self._forward(last=True)
         elif clean and self._runs_to_the_end():
-            self._keep = False
+            self.complete, self._keep = True, False
             self._finish()
         elif isinstance(error, ssl.SSLError) and self.exchanges == 1 and not self._received:
             # With TLS 1.3 the backend looks at our certificate after we think that all is well.
@@ -451,33 +485,36 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The answer is complete."""
-        lane, call = self.lane, self.call
+        lane, call, pieces = self.lane, self.call, self._pieces
         assert lane is not None
         assert call is not None
-        if lane.exchange is not None:
-            self._forward(last=True)
-            return
-        headers = tuple(self._fields)
-        if self._decoder is not None:
-            try:
-                self._decoder.end()
-            except CodingError as error:
-                self.fail(f"http_response_{error.kind}", "decoding")
+        # What follows the answer belongs to nothing that we asked.
+        keep = self._keep and not self._marks and len(pieces) == self._count
+        headers, held = self._headers, self._received
+        if self._odd:
+            if not self._collect():
                 return
-            headers = _decoded(headers)
-        pieces = self._pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        reply = Reply(
-            self._status,
-            self._reason,
-            headers,
-            body,
-            seconds=monotonic() - self.started,
-            call=call,
-            held=self.held,
-        )
-        keep = self._keep and (not call.body or self._written())
+            if lane.exchange is not None:
+                self._forward(last=True, keep=keep)
+                return
+            if self._decoder is not None:
+                try:
+                    self._decoder.end()
+                except CodingError as error:
+                    self.fail(f"http_response_{error.kind}", "decoding")
+                    return
+                headers = _decoded(headers)
+            body = b"".join(self._body)
+            held += self._decoded
+        else:
+            body = pieces[0] if self._count == 1 else b"".join(pieces[: self._count])
+            if len(body) > self._pool.response_bytes:
+                self.fail("http_response_body_size", "response_bytes")
+                return
+        seconds = monotonic() - self.started
+        reply = Reply(self._status, self._reason, headers, body, None, seconds, call, held)
+        if call.body and not self._written():
+            keep = False
         self._reset()
         self._pool.finished(self, lane, call, reply, keep)
 
@@ -486,28 +523,35 @@ class Connection(asyncio.Protocol):
         return self.transport.get_write_buffer_size() == 0
 
     def _reset(self) -> None:
+        """Idle again."""
         self.lane = self.call = None
         self.deadline = inf
         if self._paused_at:
             self.resume()
-        if self._spent:
-            self._parser = httptools.HttpResponseParser(self)
-        self._clear()
+        if self._odd:
+            if self._spent:
+                self._parser = httptools.HttpResponseParser(self)
+            self._clear()
+            return
+        self._received = self._status = self._count = 0
+        self.complete = False
+        self._pieces.clear()
+        self._fields.clear()
 
     # --- streamed --------------------------------------------------------------------------------
 
-    def _forward(self, *, last: bool) -> None:
+    def _forward(self, *, last: bool, keep: bool = False) -> None:
         """Hands on what this read brought."""
         exchange = cast("Exchange", cast("Lane", self.lane).exchange)
-        data = b"".join(self._pieces)
-        self._pieces.clear()
+        data = b"".join(self._body)
+        self._body.clear()
         head = None
         if not self._told:
             self._told = True
             head = Reply(
                 self._status,
                 self._reason,
-                tuple(self._fields),
+                self._headers,
                 seconds=monotonic() - self.started,
                 call=self.call,
             )
@@ -518,19 +562,30 @@ class Connection(asyncio.Protocol):
             exchange.received(head, data)
             return
         done = exchange.uploaded and exchange.invite is None
-        keep = self._keep and done and self._written()
+        keep = keep and done and self._written()
         self._reset()
         exchange.ended(head, data)
         self._pool.released(self, keep)
 
     def _switched(self, rest: bytes) -> None:
         """101, asked for: from here on bytes go both ways as they are."""
-        self._pieces.append(rest)
+        self._body.append(rest)
         self._forward(last=False)
 
     def _tunnelled(self, data: bytes) -> None:
-        self._pieces.append(data)
+        self._body.append(data)
         self._forward(last=False)
+
+
+def _holds_head(data: bytes) -> bool:
+    """Whether a large first read holds the whole head, and that is not too large. Behind an interim
+    answer another head may follow."""
+    return data[9:10] != b"1" and data.find(b"\r\n\r\n", 0, HEAD_BYTES) >= 0
+
+
+def _joined(marks: list[Any]) -> bytes:
+    """A reason that came in pieces, or none at all."""
+    return b"".join(mark for mark in marks if mark)
 
 
 def _decoded(headers: RawHeaders) -> RawHeaders:

@@ -7,7 +7,7 @@ here and in the pool's `Memory`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.batch import Call, Failure, Headers, Reply
@@ -40,8 +40,8 @@ class Taker(Protocol):
 
 
 class Lane:
-    __slots__ = ("_heads", "exchange", "held", "over", "pool", "queued", "shared", "taker",
-                 "waiting")  # fmt: skip
+    __slots__ = ("_heads", "exchange", "fields", "held", "over", "over_budget", "pool", "queued",
+                 "taker", "text", "waiting")  # fmt: skip
 
     def __init__(self, pool: Pool, taker: Taker, exchange: Exchange | None = None) -> None:
         self.pool = pool
@@ -55,15 +55,25 @@ class Lane:
         """Bytes of memory it is charged for."""
         self.over = False
         """It holds more than its own budget."""
-        self.shared: tuple[Headers, str] = ((), "")
-        """The fields encoded last: those of most calls of a batch."""
+        self.over_budget = pool.memory.over
+        """It or all lanes together hold too much: only urgent calls are read at the moment."""
+        self.fields: Headers = ()
+        self.text = ""
+        """`fields` encoded. They are those of the last call, and of most calls of a batch."""
         self._heads: dict[int, tuple[Headers, str]] = {}
 
     def submit(self, call: Call) -> None:
         """Offers a call. It is sent when its turn comes; there is no bound on the wait but `stop`.
 
         The owner bounds what it offers: a batch has at most `width` calls submitted."""
-        self.pool.submit(self, call)
+        self.waiting.append(call)
+        pool = self.pool
+        pool.waiting += 1
+        if not self.queued:
+            self.queued = True
+            pool.turns.append(self)
+        if not pool.telling:
+            pool.dispatch()
 
     def stop(self, verdict: Verdict) -> None:
         """Asks about every outstanding call and ends those that get a failure, replies included.
@@ -83,6 +93,10 @@ class Lane:
         self.taker = _NOBODY
         self.exchange = None
 
+    def outstanding(self) -> Iterator[Call]:
+        """Its calls that have not ended."""
+        return self.pool.outstanding(self)
+
     # --- memory ----------------------------------------------------------------------------------
 
     def hold(self, size: int) -> None:
@@ -92,11 +106,6 @@ class Lane:
     def release(self, size: int) -> None:
         """Frees what `hold` or a reply's `held` charged."""
         self.pool.memory.release(self, size)
-
-    @property
-    def over_budget(self) -> bool:
-        """Only urgent calls are read at the moment."""
-        return self.over or self.pool.memory.over
 
     def urgent(self, call: Call) -> bool:
         """What the owner says. If it stumbles, reading on is what does least harm."""
@@ -121,8 +130,8 @@ class Lane:
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
             known = self._heads[id(headers)] = (headers, wire.encode(headers))
-        self.shared = known
-        return known[1]
+        self.fields, self.text = known
+        return self.text
 
 
 class _Nobody:

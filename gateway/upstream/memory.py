@@ -29,41 +29,44 @@ class Memory:
         self.lanes: dict[Lane, None] = {}
         """Batches, oldest first. Streams are held up by their own readers instead."""
         self._connections = connections
-        self._lane_budget = lane_budget
-        self._pool_budget = pool_budget
+        self.lane_budget = lane_budget
+        self.budget = pool_budget
 
     def hold(self, lane: Lane, size: int) -> None:
         lane.held += size
         self.held += size
-        if lane.held > self._lane_budget or self.held > self._pool_budget:
-            self._weigh(lane)
+        if lane.held > self.lane_budget or self.held > self.budget:
+            self.weigh(lane)
 
     def release(self, lane: Lane, size: int) -> None:
         size = min(size, lane.held)  # a closed lane has given back everything already
         lane.held -= size
         self.held -= size
         if lane.over or self.over:
-            self._weigh(lane)
+            self.weigh(lane)
 
     def leave(self, lane: Lane) -> None:
         """The lane is closed; whatever it still held goes with it."""
         self.lanes.pop(lane, None)
+        lane.over_budget = False
         self.held -= lane.held
         lane.held = 0
         if self.over:
-            self._weigh(lane)
+            self.weigh(lane)
             self.apply()  # another one is the oldest now
 
-    def _weigh(self, lane: Lane) -> None:
+    def weigh(self, lane: Lane) -> None:
         before = lane.over, self.over, self._full
-        lane.over = _over(lane.held, self._lane_budget, lane.over)
-        self.over = _over(self.held, self._pool_budget, self.over)
-        self._full = self.held > self._pool_budget
+        lane.over = _over(lane.held, self.lane_budget, lane.over)
+        self.over = _over(self.held, self.budget, self.over)
+        self._full = self.held > self.budget
         if before != (lane.over, self.over, self._full):
             self.apply()
 
     def apply(self) -> None:
         """Pauses and resumes connections so that only those are read that may be."""
+        for batch in self.lanes:
+            batch.over_budget = batch.over or self.over
         busy = [c for c in self._connections if c.lane in self.lanes]
         urgent = {c for c in busy if c.lane and c.call and c.lane.urgent(c.call)}
         favoured = self._favoured({c.lane for c in urgent if c.lane}) if self.over else None

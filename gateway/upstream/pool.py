@@ -5,7 +5,7 @@ the next turn within the same callback. New connections are made only while call
 looks at all clocks a few times a second, so that no call needs a timer, a task or a future.
 
 Owners are told from here and may answer with anything: submit, stop, close. While one of them is
-being told (`_telling`), calls are only queued; they are sent when it has returned. So nothing here
+being told (`telling`), calls are only queued; they are sent when it has returned. So nothing here
 is ever entered in the middle of its own work, and a thousand failures in a row are no recursion.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Final, cast
 
@@ -65,6 +65,12 @@ class Pool:
         """By result: `ok`, or the failure's type."""
         self.retries: Counter[str] = Counter()
         """By reason: `connect`, `closed`."""
+        self.turns: deque[Lane] = deque()
+        """Lanes with waiting calls, next one first."""
+        self.telling = 0
+        """Owners that are being told something at the moment."""
+        self.posted: list[tuple[Connection, bytes]] = []
+        """Requests that are written at the end of the event loop's round."""
         self.memory = Memory(self.connections, limits.batch_buffer_bytes, limits.buffer_bytes)
 
         self._limit = upstream.connections
@@ -72,12 +78,8 @@ class Pool:
         self._most_streams_waiting = upstream.waiting
         self._retry_methods = frozenset(upstream.retry.methods)
         self._budget = RetryBudget(upstream.retry.budget)
-        self._turns: deque[Lane] = deque()
-        """Lanes with waiting calls, next one first."""
         self._again: deque[tuple[Lane, Call]] = deque()
         """Calls being retried, each of which needs a connection that never carried one."""
-        self._telling = 0
-        self._posted: list[tuple[Connection, bytes]] = []
         self._rest_until = 0.0
         self._swept = 0.0
         self._excused = False
@@ -149,15 +151,6 @@ class Pool:
 
     # --- a lane's side ---------------------------------------------------------------------------
 
-    def submit(self, lane: Lane, call: Call) -> None:
-        lane.waiting.append(call)
-        self.waiting += 1
-        if not lane.queued:
-            lane.queued = True
-            self._turns.append(lane)
-        if not self._telling:
-            self._dispatch()
-
     def stop(self, lane: Lane, verdict: Verdict) -> None:
         ended = self._withdraw(lane, verdict)
         for connection in (*self.connections, *self.detached):
@@ -168,7 +161,7 @@ class Pool:
                     ended.append((call, failure))
         for call, failure in ended:
             self._tell(lane, call, failure)
-        self._dispatch()
+        self.dispatch()
 
     def close_lane(self, lane: Lane) -> None:
         self._withdraw(lane, lambda call: _CLOSED)
@@ -176,7 +169,14 @@ class Pool:
             if connection.lane is lane:
                 self._drop(connection)
         self.memory.leave(lane)
-        self._dispatch()
+        self.dispatch()
+
+    def outstanding(self, lane: Lane) -> Iterator[Call]:
+        yield from lane.waiting
+        yield from (call for owner, call in self._again if owner is lane)
+        for connection in self.connections:
+            if connection.lane is lane and connection.call is not None:
+                yield connection.call
 
     def _withdraw(self, lane: Lane, verdict: Verdict) -> list[tuple[Call, Failure]]:
         """Takes back those of the lane's calls that have no connection, as the verdict says."""
@@ -193,7 +193,7 @@ class Pool:
         lane.waiting = deque(waiting)
         if lane.queued and not waiting:
             lane.queued = False
-            self._turns.remove(lane)
+            self.turns.remove(lane)
         self._again = deque(pair for pair in self._again if pair[0] is not lane or stays(pair[1]))
         return ended
 
@@ -203,11 +203,11 @@ class Pool:
 
     # --- turns -----------------------------------------------------------------------------------
 
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
         """Gives waiting calls to idle connections, and sees that there are enough."""
-        if self._telling:
+        if self.telling:
             return
-        while self._turns and self.idle:
+        while self.turns and self.idle:
             connection = self.idle.pop()
             if connection.alive and not connection.readable():
                 self._serve(connection)
@@ -217,26 +217,24 @@ class Pool:
             self._grow()
 
     def _serve(self, connection: Connection) -> None:
-        self._start(connection, *self._next())
+        lane, call = self._next()
+        self._start(connection, lane, call)
 
     def _next(self) -> tuple[Lane, Call]:
-        lane = self._turns.popleft()
+        lane = self.turns.popleft()
         call = lane.waiting.popleft()
         self.waiting -= 1
         if lane.waiting:
-            self._turns.append(lane)
+            self.turns.append(lane)
         else:
             lane.queued = False
         return lane, call
 
     def _start(self, connection: Connection, lane: Lane, call: Call) -> None:
-        exchange = lane.exchange
-        length = len(call.body) if call.body else None
-        if exchange is not None:
-            length = exchange.length
-        fields = call.headers
+        exchange, body, fields = lane.exchange, call.body, call.headers
+        length = exchange.length if exchange is not None else len(body) if body else None
         try:
-            common = lane.shared[1] if fields is lane.shared[0] else lane.common(fields)
+            common = lane.text if fields is lane.fields else lane.common(fields)
             head = wire.head(call, common, length)
         except ValueError:
             # Checked before, so this is a bug of ours. Told later: we may be inside `submit`.
@@ -245,20 +243,18 @@ class Pool:
             return
         self.calls += 1
         connection.start(lane, call, head)
-        if lane.over or self.memory.over:
+        if lane.over_budget:
             self.memory.apply()
 
-    def post(self, connection: Connection, data: bytes) -> None:
-        """Writes a request at the end of the event loop's round, with the others of that round.
+    def write_later(self) -> None:
+        """Has `posted` written at the end of the event loop's round: to be called for the first.
 
         Each write may wake the backend and put us aside; in a row they wake it once. Measured:
         a tenth of the CPU per subrequest."""
-        if not self._posted:
-            self._loop.call_soon(self._write_posted)
-        self._posted.append((connection, data))
+        self._loop.call_soon(self._write_posted)
 
     def _write_posted(self) -> None:
-        posted, self._posted = self._posted, []
+        posted, self.posted = self.posted, []
         for connection, data in posted:
             if connection.alive:
                 connection.transport.write(data)
@@ -267,7 +263,13 @@ class Pool:
         self, connection: Connection, lane: Lane, call: Call, reply: Reply, keep: bool
     ) -> None:
         """A connection has a whole answer."""
-        self._reply(lane, call, reply)
+        self.telling += 1
+        try:
+            lane.taker.replied(call, reply)
+        except Exception as error:
+            self._misheard(error)
+        finally:
+            self.telling -= 1
         self.released(connection, keep)
 
     def released(self, connection: Connection, keep: bool) -> None:
@@ -275,15 +277,15 @@ class Pool:
         old = connection.started - connection.born > self.timeouts.age
         if old or not (keep and connection.alive) or connection in self.detached:
             self._retire(connection)
-        elif not self._turns:
+        elif not self.turns:
             self._leave_idle(connection)
-        elif self._turns[0].waiting[0].method in SAFE_METHODS or not connection.readable():
+        elif self.turns[0].waiting[0].method in SAFE_METHODS or not connection.readable():
             # Safe and so soon after an answer it is spared the system call: at worst, a retry.
             self._serve(connection)
         else:
             self._drop(connection)
         if self.waiting or self._again:
-            self._dispatch()
+            self.dispatch()
         if self.memory.over:
             self.memory.apply()
 
@@ -302,19 +304,19 @@ class Pool:
             self._again.append((lane, call))
         else:
             self._tell(lane, call, failure)
-        self._dispatch()
+        self.dispatch()
 
     def gone(self, connection: Connection) -> None:
         """A transport has closed."""
         if connection in self.connections or connection in self.detached:
             self._forget(connection)
-            self._dispatch()
+            self.dispatch()
 
     def detach(self, connection: Connection) -> None:
         """What it carries may last for ever: it no longer counts."""
         self.connections.discard(connection)
         self.detached.add(connection)
-        self._dispatch()
+        self.dispatch()
 
     def _leave_idle(self, connection: Connection) -> None:
         """There is nothing for it to do."""
@@ -376,11 +378,11 @@ class Pool:
         self.connections.add(connection)
         if self._again:
             self._start(connection, *self._again.popleft())
-        elif self._turns:
+        elif self.turns:
             self._serve(connection)
         else:
             self._leave_idle(connection)
-        self._dispatch()
+        self.dispatch()
 
     def _not_connected(self, failure: Failure) -> None:
         """One attempt less. It costs one call its life, unless something else can carry that.
@@ -400,7 +402,7 @@ class Pool:
                 self._again.append((lane, call))
             else:
                 self._tell(lane, call, failure)
-        self._dispatch()
+        self.dispatch()
 
     def _may_retry(self, lane: Lane, call: Call, reason: str) -> bool:
         """What holds for every retry (DESIGN part 4); if it may be, it is counted as done.
@@ -427,17 +429,20 @@ class Pool:
 
     def _tell_and_go_on(self, lane: Lane, call: Call, failure: Failure) -> None:
         self._tell(lane, call, failure)
-        self._dispatch()
+        self.dispatch()
 
     def _reply(self, lane: Lane, call: Call, reply: Reply) -> None:
-        self._telling += 1
+        self.telling += 1
         try:
             lane.taker.replied(call, reply)
         except Exception as error:
-            # Raised from a transport's callback it would end somebody else's call.
-            self.report("the owner of a reply", error)
+            self._misheard(error)
         finally:
-            self._telling -= 1
+            self.telling -= 1
+
+    def _misheard(self, error: Exception) -> None:
+        """Raised from a transport's callback it would end somebody else's call."""
+        self.report("the owner of a reply", error)
 
     def report(self, where: str, error: Exception) -> None:
         """A bug of ours: loud, and nobody's failure but its own."""
@@ -464,7 +469,7 @@ class Pool:
         for connection in (*self.connections, *self.detached):
             self._look_at(connection, now)
         self._give_up_turns(now)
-        self._dispatch()  # a rest may be over
+        self.dispatch()  # a rest may be over
 
     def _look_at(self, connection: Connection, now: float) -> None:
         if connection.lane is None:
@@ -482,7 +487,7 @@ class Pool:
     def _give_up_turns(self, now: float) -> None:
         """Streams that waited too long. While a connection is being made it may be theirs."""
         since = now - PATIENCE - (self.timeouts.connect if self.connecting else 0.0)
-        for lane in tuple(self._turns):
+        for lane in tuple(self.turns):
             if lane.exchange is not None and lane.exchange.opened < since:
                 self.stop(lane, lambda call: _NO_TURN)
 
@@ -490,7 +495,7 @@ class Pool:
         return not self.idle and len(self.connections) + self.connecting >= self._limit
 
     def _streams_waiting(self) -> int:
-        return sum(lane.exchange is not None for lane in self._turns)
+        return sum(lane.exchange is not None for lane in self.turns)
 
 
 _CLOSED = Failure("proxy_internal_response", "closed")

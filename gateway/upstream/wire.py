@@ -42,21 +42,26 @@ def head(call: Call, common: str, length: int | None) -> bytes:
     """A request's head. `common` are `call.headers`, encoded; `length` is its body's, None for no
     body at all, `CHUNKED` or `UNSAID`."""
     method, target, request_id = call.method, call.target, call.request_id
+    # The patterns would do alone, but this is many times as fast and says yes to all but a few.
+    words = f"{target}{request_id}"
+    if not (target and words.isascii() and words.isprintable() and " " not in words):
+        _check(target, request_id)
     if method not in _USUAL and not _METHOD.fullmatch(method):
         raise ValueError("a method that must not be sent")
-    # The pattern would do alone, but these are three times as fast and say yes to all but a few.
-    usual = target.isascii() and target.isprintable() and " " not in target and target
-    if not usual and not _TARGET.fullmatch(target):
-        raise ValueError("a target that must not be sent")
     # Most calls are reads, and the call to say nothing would be one per subrequest.
     own = "" if length is None and method == "GET" else framing(method, length)
     if request_id:
-        if not (request_id.isascii() and request_id.isprintable()):
-            raise ValueError("a request id that must not be sent")
         own = f"X-Request-Id: {request_id}\r\n{own}"
     if call.extra:
         own = encode(call.extra) + own
     return f"{method} {target} HTTP/1.1\r\n{common}{own}\r\n".encode("latin-1")
+
+
+def _check(target: str, request_id: str) -> None:
+    if not _TARGET.fullmatch(target):
+        raise ValueError("a target that must not be sent")
+    if not (request_id.isascii() and request_id.isprintable()):
+        raise ValueError("a request id that must not be sent")
 
 
 def framing(method: str, length: int | None) -> str:
