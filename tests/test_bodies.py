@@ -197,13 +197,13 @@ def test_a_document_is_decoded_with_bodies_as_they_were_written() -> None:
     [
         (b"[]", "expected object, got array"),
         (b"{}", "requests: missing"),
-        (b'{"requests":5}', "requests: expected array, got int"),
-        (b'{"requests":[{"url":"a"},{"url":1}]}', "requests[1].url: expected str, got int"),
+        (b'{"requests":5}', "requests: expected array, got integer"),
+        (b'{"requests":[{"url":"a"},{"url":1}]}', "requests[1].url: expected string, got integer"),
         (b'{"requests":[{"url":"a"},{}]}', "requests[1].url: missing"),
         (b'{"requests":[null]}', "requests[0]: expected object, got null"),
-        (b'{"requests":[{"url":null}]}', "requests[0].url: expected str, got null"),
+        (b'{"requests":[{"url":null}]}', "requests[0].url: expected string, got null"),
         (b'{"requests":[{"url":"a","headers":{"secret":1}}]}',
-         "requests[0].headers: expected str, got int"),
+         "requests[0].headers: expected string, got integer"),
         (b'{"requests":[{"url":"a","onFail":"secret"}]}',
          "requests[0].onFail: not one of the known values"),
         (b'{"requests":[],"strict":{"name":"a","secret":1}}', "strict: an unknown field"),
@@ -220,9 +220,9 @@ def test_a_wrong_shape_is_refused_with_its_path_and_no_word_of_the_client(
 @pytest.mark.parametrize(
     ("body", "reason", "message"),
     [
-        (b'{"url":1}', "bad_shape", "requests.acc.url: expected str, got int"),
+        (b'{"url":1}', "bad_shape", "requests.acc.url: expected string, got integer"),
         (b"{}", "bad_shape", "requests.acc.url: missing"),
-        (b"3", "bad_shape", "requests.acc: expected object, got int"),
+        (b"3", "bad_shape", "requests.acc: expected object, got integer"),
         (b'{"url":', "bad_json", "requests.acc: line 1, column 8: unexpected end"),
         (b'{"url":"\xff"}', "bad_json", "requests.acc: invalid UTF-8"),
         pytest.param(

@@ -163,7 +163,16 @@ def _misshapen(message: str, where: Where) -> str:
     for start, said in _QUOTING.items():
         if what.startswith(start):
             return _placed(said, place)
-    return _placed(what[:1].lower() + what[1:].replace("`", ""), place)
+    return _placed(_TYPES.sub(_in_json, what[:1].lower() + what[1:]), place)
+
+
+_TYPES = re.compile("`([^`]*)`")
+_JSON = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+
+
+def _in_json(types: re.Match[str]) -> str:
+    """Python's names of types, as those call them who write JSON."""
+    return " or ".join([_JSON.get(name, name) for name in types[1].split(" | ")])
 
 
 def _placed(what: str, where: Where) -> str:

@@ -11,7 +11,7 @@ spelling is read once per batch: clients tend to repeat the same fields in every
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw
@@ -91,6 +91,10 @@ AnyForm = Annotated[
 ]
 
 
+_ANY_FIELDS: Any = dict[str, Raw] | list[Raw]
+_ANY_ELEMENT: Any = Item | str
+
+
 def items(spelling: bytes, where: Where) -> Iterator[Header]:
     """A list of {name, value}."""
     found = bodies.decode(spelling, list[Item], where)
@@ -103,25 +107,25 @@ def items(spelling: bytes, where: Where) -> Iterator[Header]:
 
 def any_form(spelling: bytes, where: Where) -> Iterator[Header]:
     """A map, a list of items or of lines, or both mixed."""
-    if spelling.startswith(b"{"):
-        fields = bodies.decode(spelling, dict[str, Raw], where)
+    fields: dict[str, Raw] | list[Raw] = bodies.decode(spelling, _ANY_FIELDS, where)
+    if isinstance(fields, dict):
         if len(fields) > headers.MOST_OWN:  # or each of them would be counted in the text
             raise Refused("bad_shape", f"{where}: more than {headers.MOST_OWN} header fields")
         _requests.refuse_duplicates(spelling, dict.fromkeys(fields, 1), where)
         for name, value in fields.items():
             yield from _pair(name, value, where)
         return
-    for index, element in enumerate(bodies.decode(spelling, list[Raw], where)):
+    for index, element in enumerate(fields):
         yield from _element(bytes(element), f"{where}[{index}]")
 
 
 def _element(element: bytes, where: Where) -> Iterator[Header]:
-    if not element.startswith(b'"'):
-        item = bodies.decode(element, Item, where)
+    item: Item | str = bodies.decode(element, _ANY_ELEMENT, where)
+    if isinstance(item, Item):
         _once(element, where)
         yield from _pair(item.name, item.value, f"{where}.value")
         return
-    name, colon, value = bodies.decode(element, str, where).partition(":")
+    name, colon, value = item.partition(":")
     if not colon:
         raise Refused("bad_shape", f"{where}: expected a name, a colon and a value")
     yield name, value.strip(" \t")

@@ -37,14 +37,17 @@ def test_all_forms_become_pairs(spelling: bytes, pairs: tuple[tuple[str, str], .
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
-        (b'"X: 1"', "requests[0].headers: expected array, got str"),
-        (b"5", "requests[0].headers: expected array, got int"),
+        (b'"X: 1"', "requests[0].headers: expected object or array, got string"),
+        (b"5", "requests[0].headers: expected object or array, got integer"),
         (b'{"X": true}', "requests[0].headers: expected a text or a number"),
         (b'{"X": {}}', "requests[0].headers: expected a text or a number"),
         (b'{"X": "1", "X": "1"}', "requests[0].headers: a key stands twice"),
         (b'["X 1"]', "requests[0].headers[0]: expected a name, a colon and a value"),
-        (b"[5]", "requests[0].headers[0]: expected object, got int"),
-        (b'[{"name": 5, "value": ""}]', "requests[0].headers[0].name: expected str, got int"),
+        (b"[5]", "requests[0].headers[0]: expected string or object, got integer"),
+        (
+            b'[{"name": 5, "value": ""}]',
+            "requests[0].headers[0].name: expected string, got integer",
+        ),
         (
             b'[{"name": "X", "value": []}]',
             "requests[0].headers[0].value: expected a text or a number",

@@ -56,10 +56,14 @@ REFUSED = [
     (b"[]", "invalid_parameter", "expected object, got array"),
     (b"null", "invalid_parameter", "expected object, got null"),
     (b"{}", "missing_parameter", "requests: missing"),
-    (b'{"requests":null}', "invalid_parameter", "requests: expected object | array, got null"),
-    (b'{"requests":"x"}', "invalid_parameter", "requests: expected object | array, got str"),
-    (b'{"requests":[5]}', "invalid_parameter", "requests[0]: expected object, got int"),
-    (b'{"requests":[{"url":5}]}', "invalid_parameter", "requests[0].url: expected str, got int"),
+    (b'{"requests":null}', "invalid_parameter", "requests: expected object or array, got null"),
+    (b'{"requests":"x"}', "invalid_parameter", "requests: expected object or array, got string"),
+    (b'{"requests":[5]}', "invalid_parameter", "requests[0]: expected object, got integer"),
+    (
+        b'{"requests":[{"url":5}]}',
+        "invalid_parameter",
+        "requests[0].url: expected string, got integer",
+    ),
     (
         b'{"requests":[{}]}',
         "missing_parameter",
@@ -73,7 +77,7 @@ REFUSED = [
     (
         b'{"requests":[{"url":"v10/a","method":5}]}',
         "invalid_parameter",
-        "requests[0].method: expected str | null, got int",
+        "requests[0].method: expected string or null, got integer",
     ),
     (
         b'{"requests":[{"url":"v10/a","method":"GET\\r\\nX: y"}]}',
@@ -83,7 +87,7 @@ REFUSED = [
     (
         b'{"requests":[{"url":"v10/a","headers":"X: y"}]}',
         "invalid_parameter",
-        "requests[0].headers: expected array, got str",
+        "requests[0].headers: expected object or array, got string",
     ),
     (
         b'{"requests":[{"url":"v10/a","headers":{"X":true}}]}',
@@ -98,7 +102,7 @@ REFUSED = [
     (
         b'{"requests":[{"url":"v10/a","headers":[[1]]}]}',
         "invalid_parameter",
-        "requests[0].headers[0]: expected object, got array",
+        "requests[0].headers[0]: expected string or object, got array",
     ),
     (
         b'{"requests":[{"url":"v10/a","headers":[{"name":"X"}]}]}',
@@ -128,7 +132,7 @@ REFUSED = [
     (
         b'{"requests":{"good":{"url":"v10/a"},"bad":{"url":[]}}}',
         "invalid_parameter",
-        "requests.bad.url: expected str, got array",
+        "requests.bad.url: expected string, got array",
     ),
     (
         b'{"requests":{"<script>":{"url":""}}}',
@@ -212,7 +216,7 @@ def test_type_is_the_method_where_the_option_says_so() -> None:
     lenient = SugarCRM(type_is_method=True)
     assert entry(lenient, type="delete").method == "DELETE"
     assert entry(lenient, type="delete", method="put").method == "PUT"
-    with pytest.raises(Refused, match=r"requests\[0\]\.type: expected str, got int"):
+    with pytest.raises(Refused, match=r"requests\[0\]\.type: expected string, got integer"):
         entry(lenient, type=5)
 
 
