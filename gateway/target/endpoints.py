@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Generic, TypeVar
-from urllib.parse import unquote
 
 from gateway.errors import BadTarget
-from gateway.target.form import ABSOLUTE, normalise
+from gateway.target.form import ABSOLUTE, decoded, normalise
 from gateway.target.patterns import Pattern
 
 Entry = TypeVar("Entry")
@@ -47,16 +46,13 @@ class Endpoints(Generic[Entry]):
         return None if found is None else (*found, path)
 
     def recursion(self, target: str) -> bool:
-        """Whether a subrequest (normal form) is a bulk call, also when decoded once or twice."""
+        """Whether a subrequest (normal form) is a bulk call, however often a backend decodes it."""
         if not target.endswith(self._endings) and "?" not in target and "%" not in target:
             return False
         path = target.partition("?")[0]
         if self.match(path) is not None:
             return True
-        if "%" not in path:
-            return False
-        once = unquote(path)
-        return self.match(once) is not None or self.match(unquote(once)) is not None
+        return "%" in path and any(self.match(reading) is not None for reading in decoded(path))
 
 
 def rooted(received: str) -> str:

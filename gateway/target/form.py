@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 from unicodedata import normalize
@@ -175,6 +176,18 @@ def spelt_out(path: str, times: int = 1) -> str:
     for _ in range(times):
         data = unquote_to_bytes(data)
     return quote(data, safe=_PATH_CHARACTERS.rstrip("%"))
+
+
+_SLASHES = re.compile("//+")
+
+
+def decoded(path: str) -> Iterator[str]:
+    """A path (normal form) as backends decode it, once or twice; and where that leaves slashes in a
+    row, with one for them, as nginx has it (`/a/%2Fb` is `/a/b`)."""
+    for reading in (path,) if "%" not in path else (spelt_out(path), spelt_out(path, 2)):
+        yield reading
+        if "//" in reading:
+            yield _SLASHES.sub("/", reading)
 
 
 def segment(text: str) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from gateway.batch import Failure
-from gateway.target.form import spelt_out
+from gateway.target.form import decoded
 from gateway.target.patterns import Pattern, joined
 
 _METHOD_DENIED = Failure(
@@ -78,10 +78,9 @@ _PARAMETERS = re.compile(r"(?:(?<!/)/*+;[^/]*+)+")
 
 
 def _readings(path: str) -> Iterator[str]:
-    """The path as backends read it: decoded once or twice, and without path parameters, which
-    Java's cut off (`/a;x/b` and `/a/;x/b` are `/a/b` to them)."""
-    decoded = (path,) if "%" not in path else (spelt_out(path), spelt_out(path, 2))
-    for reading in decoded:
+    """The path as backends read it: decoded, and without path parameters, which Java's cut off
+    (`/a;x/b` and `/a/;x/b` are `/a/b` to them)."""
+    for reading in decoded(path):
         yield reading
         if ";" in reading:
             yield _PARAMETERS.sub("", reading) or "/"

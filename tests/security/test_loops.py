@@ -49,6 +49,8 @@ def aliases(path: str) -> list[str]:
         f"{before}%25{ord(last[0]):x}{last[1:]}",
         path.replace("/", "%2f").replace("%2f", "/", 1),
         path.replace("/", "%252F").replace("%252F", "/", 1),
+        f"/%2F{path[1:]}",  # nginx merges slashes
+        f"{before}%252f{last}",
     ]
 
 
