@@ -6,7 +6,6 @@ say of every byte how many levels it leads up in all, and how many at its highes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import accumulate
 from operator import add
 
@@ -35,9 +34,9 @@ def depth(text: bytes) -> int:
         return 0
     count = -(-len(brackets) // 8)
     eights = int(brackets.ljust(8 * count, b"]").translate(_BITS), 2).to_bytes(count, "big")
-    ends: Iterable[int] = memoryview(eights.translate(_ENDS)).cast("b")
-    starts = accumulate(ends, initial=0)
-    return max(map(add, starts, eights.translate(_PEAKS)))
+    starts = accumulate(memoryview(eights.translate(_ENDS)).cast("b"), initial=0)
+    highest: int = max(map(add, starts, eights.translate(_PEAKS)))
+    return highest
 
 
 def _outside_strings(text: bytes) -> bytes:

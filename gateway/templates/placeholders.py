@@ -29,8 +29,9 @@ _BLANKS = (
 )
 """JavaScript's white space."""
 
-_PLACEHOLDER = re.compile(r"\{\{([\w\-./|:?" + _BLANKS + r"]++)\}\}", re.ASCII)
-"""No brace can stand inside, so however a text is made, it is read once."""
+_PLACEHOLDER = re.compile(r"\{\{(?!\{)([\w\-./|:?" + _BLANKS + r"]++)\}\}", re.ASCII)
+"""No brace can stand inside, so however a text is made, it is read once; of a run of braces only
+the last two are tried."""
 _CAST = re.compile(r":(?=[\w" + _BLANKS + "])", re.ASCII)
 
 CASTS = frozenset(
@@ -55,13 +56,17 @@ Parts = tuple[str | Placeholder, ...]
 
 class Meter:
     """How much of one batch's placeholders is still read: each step of a path costs something
-    when it is read, and again in every run. So does each value that stands beside them."""
+    when it is read, and again in every run. So does each value that stands beside them, and each
+    byte around them once for every level of nesting."""
 
-    __slots__ = ("_left", "_most", "_most_values", "_values")
+    __slots__ = ("_bytes", "_left", "_most", "_most_bytes", "_most_values", "_values")
 
-    def __init__(self, most: int = 10_000, values: int = 20_000) -> None:
+    def __init__(
+        self, most: int = 10_000, values: int = 20_000, bytes: int = 16 * 1024 * 1024
+    ) -> None:
         self._left = self._most = most
         self._values = self._most_values = values
+        self._bytes = self._most_bytes = bytes
 
     def read(self, inside: str) -> None:
         self._left -= 1 + sum(map(inside.count, ("|", " ", ".")))
@@ -71,6 +76,9 @@ class Meter:
     def look(self, raw: bytes) -> None:
         """A value with placeholders in it may be taken apart; if there are that many commas, not
         even to see how many values they part."""
+        self._bytes -= len(raw)
+        if self._bytes < 0:
+            raise BadPlaceholder(f"more than {self._most_bytes} bytes around it, level by level")
         if raw.count(b",") > 5 * self._most_values:
             self.apart(self._most_values + 1)
 

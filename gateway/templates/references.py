@@ -51,6 +51,8 @@ Parts = tuple[str | Reference, ...]
 _OPEN = "${result="
 MOST = 1000
 """References in one text."""
+LONGEST = 20_000
+"""Characters of a reference: it is read to its end before anybody knows what it means."""
 
 
 def results(text: str) -> list[str | Hole]:
@@ -58,8 +60,9 @@ def results(text: str) -> list[str | Hole]:
     parts: list[str | Hole] = []
     end = 0
     while (start := text.find(_OPEN, end)) >= 0:
-        name = _NAME.match(text, start + len(_OPEN))
-        path = _PATH.match(text, name.end()) if name else None
+        most = start + LONGEST
+        name = _NAME.match(text, start + len(_OPEN), most)
+        path = _PATH.match(text, name.end(), most) if name else None
         if name is None or path is None:
             raise Unresolved("a reference has no end")
         parts += (text[end:start], Hole(name[1] or name[2] or "", path[1]))
@@ -100,22 +103,39 @@ _STRING = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?', re.DOTALL)
 """A string of a JSON text; the second group tells a key."""
 
 
-def _uninteresting(mark: bytes) -> re.Pattern[bytes]:
-    """JSON up to the next string with this in it: most of a body, and passed over at once."""
-    inside = rb'(?!%b)[^"\\]|(?!%b)\\.' % (mark, mark)
-    return re.compile(rb'(?:[^"]++|"(?:%b)*+")*+' % inside, re.DOTALL)
-
-
-_PASSED_OVER: dict[Scan, re.Pattern[bytes]] = {
-    results: _uninteresting(values.spelt(_OPEN)),
-    properties: _uninteresting(rb"\{[A-Za-z_][\w.-]*+\}|\\u00[2-7]"),
+_ASCII = rb"\\u00(?!7[Dd])[2-7][0-9A-Fa-f]"
+"""Any character of a property's name as an escape, and not the brace that ends it."""
+_WRITTEN: dict[Scan, re.Pattern[bytes]] = {
+    results: re.compile(re.escape(_OPEN).encode()),
+    properties: re.compile(rb"\{[A-Za-z_][\w.-]*+\}"),
 }
+_SPELT: dict[Scan, re.Pattern[bytes]] = {
+    results: re.compile(values.spelt(_OPEN)),
+    properties: re.compile(
+        rb"(?:\{|\\u007[Bb])(?:[A-Za-z_]|%b)(?:[\w.-]|%b)*+(?:\}|\\u007[Dd])" % (_ASCII, _ASCII)
+    ),
+}
+"""What may be a reference in a JSON text, which is in a string then: as it is, and with any of its
+characters as an escape, which takes longer to look for."""
+
+MOST_BEGINNINGS = 2_000_000
+MOST_STRINGS = 10_000
+"""In one body: characters that may begin a reference or an escape, and strings that are looked at
+because something in them may be one. Who means it has a handful."""
 
 
 def strings(body: bytes, scan: Scan) -> Iterator[bytes | list[str | Hole]]:
     """A JSON text as bytes to be copied, and strings with references in them."""
-    end = at = 0
-    while found := _STRING.search(body, _passed_over(body, at, scan)):
+    marks = (_SPELT if b"\\u00" in body else _WRITTEN)[scan]
+    if sum(map(body.count, (b"$", b"{", b"\\"))) > MOST_BEGINNINGS:
+        raise Unresolved(f"more than {MOST_BEGINNINGS} characters that may begin a reference")
+    end = at = looked = 0
+    while mark := marks.search(body, at):
+        looked += 1
+        if looked > MOST_STRINGS:
+            raise Unresolved(f"more than {MOST_STRINGS} strings that may hold references")
+        found = _STRING.match(body, _opening(body, at, mark.start()))
+        assert found is not None
         at = found.end()
         token, is_key = found.groups()
         if is_key:
@@ -128,9 +148,10 @@ def strings(body: bytes, scan: Scan) -> Iterator[bytes | list[str | Hole]]:
     yield body[end:]
 
 
-def _passed_over(body: bytes, at: int, scan: Scan) -> int:
-    passed = _PASSED_OVER[scan].match(body, at)
-    return passed.end() if passed else at
+def _opening(body: bytes, at: int, inside: int) -> int:
+    """Where the string begins in which `inside` is, and before which `at` is: at the last quote
+    behind no backslash. Every quote in a string is behind one, and one that opens it never is."""
+    return at + body[at:inside].replace(b'\\"', b"  ").rfind(b'"')
 
 
 # --- putting values in ---------------------------------------------------------------------------

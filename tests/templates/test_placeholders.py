@@ -131,6 +131,13 @@ def test_only_so_much_of_a_batchs_placeholders_is_read(one: str) -> None:
         parts(one * 101, Meter(100))
 
 
+def test_what_stands_around_placeholders_is_read_once_for_each_level_and_within_a_bound() -> None:
+    nested = b'["' + b"a" * 90 + b'",' + b"[" * 10 + b'"{{x}}"' + b"]" * 11
+    assert trees.template(nested, Meter(bytes=len(nested) + 10 * 30))
+    with pytest.raises(BadPlaceholder, match="more than 300 bytes around it"):
+        trees.template(b"[" * 5 + nested + b"]" * 5, Meter(bytes=300))
+
+
 # --- queries --------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,10 @@ from gateway.errors import Unresolved
 from gateway.templates import references
 from gateway.templates.jsonpath import parse
 from gateway.templates.references import (
+    LONGEST,
     MOST,
+    MOST_BEGINNINGS,
+    MOST_STRINGS,
     BodyTemplate,
     Hole,
     Matches,
@@ -98,6 +101,41 @@ def test_a_text_of_very_many_references_is_not_read_to_its_end(scan: Scan, one: 
     assert len(scan(one * MOST)) == 2 * MOST + 1
     with pytest.raises(Unresolved, match="more than 1000"):
         scan(one * (MOST + 1))
+
+
+@pytest.mark.parametrize("text", ["${result=%s:$.id}", "${result=a:$['%s']}"])
+def test_a_reference_ends_within_reach(text: str) -> None:
+    assert len(results(text % ("a" * (LONGEST - len(text) - 1)))) == 3
+    with pytest.raises(Unresolved, match="no end"):
+        results(text % ("a" * LONGEST))
+
+
+@pytest.mark.parametrize(
+    ("scan", "member"), [(results, b'"${result=":0,'), (properties, b'"{\\u0061}":0,')]
+)
+def test_strings_that_only_look_like_references_are_looked_at_up_to_a_number(
+    scan: Scan, member: bytes
+) -> None:
+    body = b"{" + member * MOST_STRINGS + b'"a":0}'
+    assert list(strings(body, scan)) == [body]
+    with pytest.raises(Unresolved, match="more than 10000 strings"):
+        list(strings(b"{" + member + body[1:], scan))
+
+
+@pytest.mark.parametrize("scan", [results, properties])
+def test_a_body_of_nothing_but_beginnings_is_not_looked_through(scan: Scan) -> None:
+    body = b'["%b"]' % (b"${" * (MOST_BEGINNINGS // 2))
+    assert list(strings(body, scan)) == [body]
+    with pytest.raises(Unresolved, match="more than 2000000 characters"):
+        list(strings(b'["$",' + body[1:], scan))
+
+
+def test_a_string_is_found_behind_escaped_quotes_and_backslashes() -> None:
+    body = rb'["\\", "\"\\\"${result=a:$}\\", "${result=b:$}"]'
+    before, first, between, second, after = strings(body, results)
+    assert (before, between, after) == (rb'["\\", ', b", ", b"]")
+    assert first == ['"\\"', Hole("a", "$"), "\\"]
+    assert second == ["", Hole("b", "$"), ""]
 
 
 PIECES = st.lists(

@@ -92,7 +92,7 @@ def _parents(
 ) -> Iterator[Node]:
     """D-T3: names are looked for first, then resources."""
     wanted = node.wish.depends_on
-    for name in [wanted] if isinstance(wanted, str) else wanted or ():
+    for name in dict.fromkeys([wanted] if isinstance(wanted, str) else wanted or ()):
         if name in by_name:
             yield by_name[name]
         elif name in by_resource:
