@@ -208,19 +208,19 @@ def test_a_result_finds_the_backends_record_by_its_request_id() -> None:
 
 
 def test_without_results_the_backends_record_is_the_table() -> None:
-    assert rows(SEEN, None)[2] == Row(3, "POST", "/c", 500, SEEN[2])
+    assert rows(SEEN, None)[2] == Row(2, "POST", "/c", 500, SEEN[2])
 
 
 def test_the_table_shows_what_ran_together_and_what_was_not_sent() -> None:
     head, *lines = drawn(rows(SEEN, RESULTS), Ink(StringIO()))
     assert head.split() == ["#", "call", "status", "took", "ran", "0", "400", "ms"]
     assert [re.split(r"  +", line.strip())[:5] for line in lines] == [
-        ["1", "GET", "a", "200", "100 ms"],
-        ["2", "GET", "b", "200", "200 ms"],
-        ["3", "POST", "c", "500", "200 ms"],
-        ["4", "GET", "d", "424", "not sent"],
+        ["0", "GET", "a", "200", "100 ms"],
+        ["1", "GET", "b", "200", "200 ms"],
+        ["2", "POST", "c", "500", "200 ms"],
+        ["3", "GET", "d", "424", "not sent"],
     ]
-    assert ["with 2" in lines[0], "with 1" in lines[1], "alone" in lines[2]] == [True] * 3
+    assert ["with 1" in lines[0], "with 0" in lines[1], "alone" in lines[2]] == [True] * 3
     bars = [line.count("█") for line in lines]
     assert bars[0] * 2 == bars[1] == bars[2]
     assert lines[2].index("█") == lines[1].rindex("█") + 1

@@ -104,7 +104,11 @@ def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
     context.exit()
 
 
-@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -113,8 +117,12 @@ def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
     callback=_version,
     help="show the version",
 )
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Takes bulk API calls apart in front of a REST backend that has no bulk endpoint."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
 
 
 @cli.command()

@@ -21,7 +21,7 @@ def listing(settings: Settings, stream: TextIO) -> str:
 
 
 def _title(name: str, kind: type, ink: Ink) -> str:
-    summary = (inspect.getdoc(kind) or "").partition("\n")[0]
+    summary = (inspect.getdoc(kind) or "").partition(";")[0].rstrip(".")
     return f"{ink('bold', name)}  {summary}"
 
 

@@ -33,12 +33,12 @@ def rows(seen: Sequence[Seen], results: Iterable[Result] | None) -> list[Row]:
     backend's record alone."""
     if results is None:
         return [
-            Row(_index(call) + 1, call.method, call.target, call.status, call)
+            Row(_index(call), call.method, call.target, call.status, call)
             for call in sorted(seen, key=lambda call: (_index(call), call.began))
         ]
     met = {_index(call): call for call in seen}
     return [
-        Row(n + 1, method, target, status, met.get(n))
+        Row(n, method, target, status, met.get(n))
         for n, (method, target, status) in enumerate(results)
     ]
 
