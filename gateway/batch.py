@@ -300,12 +300,10 @@ class Call(msgspec.Struct):
     """Its place among the calls of its step."""
     tag: Any = None
     """The caller's own."""
-    attempts: int = 0
-    """How often it was handed to a connection."""
     sent: bool = False
     """Whether any byte of it may have reached the backend, in any attempt."""
-    fresh: bool = False
-    """It must go out on a connection that never carried a call: it is being retried."""
+    resent: bool = False
+    """It was sent once before, on a connection that closed unanswered. There is no third time."""
     began: float = 0.0
     """Clock time of its first attempt."""
 

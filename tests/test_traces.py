@@ -163,7 +163,7 @@ async def test_a_failed_call_says_how(collector: Collector) -> None:
 async def test_a_retried_call_is_two_spans(collector: Collector) -> None:
     made = make()
     trace = begin(made)
-    retried = call(trace, attempts=2, began=time.monotonic() - 1)
+    retried = call(trace, resent=True, began=time.monotonic() - 1)
     trace.call(0, retried, Reply(200, seconds=0.25, call=retried), "/a")
     await end(made)
     first, second = collector.spans

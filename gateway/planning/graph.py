@@ -12,7 +12,7 @@ Whatever is wrong with names is found here, before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
@@ -29,13 +29,17 @@ class Plan(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
     delivery: tuple[int, ...]
     """Steps in the order in which results are written; a step's children come right after it."""
+    free: bool = False
+    """No step waits for another."""
 
 
 def plan(batch: Batch) -> Plan:
     """The plan of a batch. Raises `Refused` for names used twice, unknown needs and cycles."""
+    if batch.order == "ordered" and _is_free(batch.subrequests):
+        steps = tuple([Step(index=i, subrequest=s) for i, s in enumerate(batch.subrequests)])
+        return Plan(batch, steps, tuple(range(len(steps))), free=True)
     flat = list(_flatten(batch.subrequests))
-    nested = len(flat) > len(batch.subrequests)
-    names = _names(flat) if nested or any(map(_name, batch.subrequests)) else {}
+    names = _names(flat)
     if batch.order == "ordered":
         steps = tuple(_ordered(flat, names))
         return Plan(batch, steps, tuple(range(len(steps))))
@@ -43,20 +47,22 @@ def plan(batch: Batch) -> Plan:
     return Plan(batch, steps, _delivery(steps))
 
 
-_children, _name = attrgetter("children"), attrgetter("name")
+_method = attrgetter("method")
+_TIES = tuple(map(attrgetter, ("children", "name", "needs", "reads", "barrier")))
+
+
+def _is_free(subrequests: tuple[Subrequest, ...]) -> bool:
+    """Reads that know nothing of each other: what most batches are, so they take a short way."""
+    safe = SAFE_METHODS.issuperset(map(_method, subrequests))
+    return safe and not any(any(map(tie, subrequests)) for tie in _TIES)
+
 
 Flat = tuple[Subrequest, int, int]
 """A subrequest, its parent's index or -1, and the size of its subtree."""
 
 
-def _flatten(subrequests: Sequence[Subrequest]) -> Iterable[Flat]:
+def _flatten(subrequests: Sequence[Subrequest]) -> Iterator[Flat]:
     """Depth first, without recursion: nesting is the client's to choose."""
-    if not any(map(_children, subrequests)):
-        return [(subrequest, -1, 1) for subrequest in subrequests]
-    return _nested(subrequests)
-
-
-def _nested(subrequests: Sequence[Subrequest]) -> Iterator[Flat]:
     index = 0
     stack = [(subrequest, -1) for subrequest in reversed(subrequests)]
     while stack:

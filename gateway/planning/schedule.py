@@ -33,7 +33,7 @@ class Schedule:
         self.running = 0
         self._steps = plan.steps
         self._undecided = bytearray(b"\1") * len(plan.steps)
-        self._waiting = [len(step.needs) + len(step.follows) for step in plan.steps]
+        self._waiting: list[int] = []
         self._dependents: dict[int, list[tuple[int, bool]]] = {}
         self._delivery = plan.delivery
         self._rank: list[int] = []
@@ -41,12 +41,13 @@ class Schedule:
         """Ranks that were ready from the start. A heap of ten thousand reads would cost its depth
         for each of them; those that become ready on the way are few."""
         self._ready: list[int] = []
-        self._free = not any(self._waiting)
-        """Nothing waits for anything, so an end decides nothing but that one more may start."""
-        if not self._free:
+        self._free = plan.free
+        """An end decides nothing but that one more may start."""
+        if not plan.free:
             self._look_at_edges()
 
     def _look_at_edges(self) -> None:
+        self._waiting = [len(step.needs) + len(step.follows) for step in self._steps]
         for step in self._steps:
             for before in step.needs:
                 self._dependents.setdefault(before, []).append((step.index, True))

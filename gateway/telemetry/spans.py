@@ -134,9 +134,9 @@ class RequestTrace:
         attributes["gateway.subrequest.index"] = index
         end = time.time_ns()
         start = end - int(reply.seconds * 1e9)
-        if call.attempts > 1:
+        if call.resent:
             self._lost_attempt(call, attributes, start)
-            attributes["http.request.resend_count"] = call.attempts - 1
+            attributes["http.request.resend_count"] = 1
         self._tracer.ids.sent = _sent_id(call)
         name = _name(call.method, route)
         span = self._tracer.span(name, self._parent, SpanKind.CLIENT, attributes, start)

@@ -97,16 +97,16 @@ class Connection(asyncio.Protocol):
         "_tunnel",
         "_version_seen",
         "alive",
-        "born",
         "call",
         "complete",
         "deadline",
-        "exchanges",
+        "expires",
         "idle_since",
         "lane",
         "on_body",
         "on_message_begin",
         "on_status",
+        "reused",
         "started",
         "touched",
         "transport",
@@ -133,9 +133,11 @@ class Connection(asyncio.Protocol):
         self.on_body: Callable[[bytes], None] = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self.alive = False
-        self.exchanges = 0
-        """How many calls it was given."""
-        self.born = self.started = self.idle_since = monotonic()
+        self.reused = False
+        """It has carried a call to its end."""
+        self.started = self.idle_since = monotonic()
+        self.expires = self.started + pool.timeouts.age
+        """From then on it takes no call."""
         self.lane: Lane | None = None
         """Whose call it carries; None while it is idle."""
         self.call: Call | None = None
@@ -165,13 +167,11 @@ class Connection(asyncio.Protocol):
 
     def start(self, lane: Lane, call: Call, head: bytes) -> None:
         """Sends a call. Its end will be told to the pool."""
-        self.exchanges += 1
         self.lane = lane
         self.call = call
         self.started = now = monotonic()
         if not call.began:
             call.began = now
-        call.attempts += 1
         call.sent = True
         exchange, body = lane.exchange, call.body
         if exchange is not None and not exchange.uploaded:
@@ -475,7 +475,7 @@ class Connection(asyncio.Protocol):
         elif clean and self._runs_to_the_end():
             self.complete, self._keep = True, False
             self._finish()
-        elif isinstance(error, ssl.SSLError) and self.exchanges == 1 and not self._received:
+        elif isinstance(error, ssl.SSLError) and not self.reused and not self._received:
             # With TLS 1.3 the backend looks at our certificate after we think that all is well.
             self.fail("tls_protocol_error", "tls_alert")
         elif self._status or (self._received and not self._interims):
@@ -524,6 +524,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         """Idle again."""
+        self.reused = True
         self.lane = self.call = None
         self.deadline = inf
         if self._paused_at:

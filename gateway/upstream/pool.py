@@ -274,8 +274,7 @@ class Pool:
 
     def released(self, connection: Connection, keep: bool) -> None:
         """A connection has no call any more, and takes the next turn if it can."""
-        old = connection.started - connection.born > self.timeouts.age
-        if old or not (keep and connection.alive) or connection in self.detached:
+        if not (keep and connection.alive and connection.started < connection.expires):
             self._retire(connection)
         elif not self.turns:
             self._leave_idle(connection)
@@ -297,10 +296,11 @@ class Pool:
         if (
             failure.error == "connection_terminated"
             and not answered
-            and connection.exchanges > 1
+            and connection.reused
             and call.method in self._retry_methods
             and self._may_retry(lane, call, "closed")
         ):
+            call.resent = True
             self._again.append((lane, call))
         else:
             self._tell(lane, call, failure)
@@ -316,6 +316,7 @@ class Pool:
         """What it carries may last for ever: it no longer counts."""
         self.connections.discard(connection)
         self.detached.add(connection)
+        connection.expires = 0.0
         self.dispatch()
 
     def _leave_idle(self, connection: Connection) -> None:
@@ -413,7 +414,6 @@ class Pool:
         streamed = lane.exchange is not None and lane.exchange.upload is not None
         if streamed or not small or not self._budget.spend(monotonic(), self.calls):
             return False
-        call.fresh = True
         self.retries[reason] += 1
         return True
 
@@ -474,7 +474,7 @@ class Pool:
     def _look_at(self, connection: Connection, now: float) -> None:
         if connection.lane is None:
             idle = now - connection.idle_since
-            if idle > self.timeouts.idle or now - connection.born > self.timeouts.age:
+            if idle > self.timeouts.idle or now > connection.expires:
                 self._retire(connection)
         elif connection.paused:
             pass  # its time stands still
