@@ -82,6 +82,6 @@ class ResourceWish(msgspec.Struct):
 class BatchRequest(msgspec.Struct):
     """The body of a batch request."""
 
-    integrated_account_id: str | None = None
+    integrated_account_id: Annotated[str, Meta(min_length=1)]
+    resources: list[ResourceWish]
     args: Args | UnsetType = UNSET
-    resources: list[ResourceWish] | None = None

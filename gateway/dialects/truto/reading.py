@@ -32,10 +32,6 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     if bodies.more(bulk.body, "resources", bulk.max_subrequests):
         raise many  # before they are made
     body = bodies.document(bulk.body, BatchRequest, max_depth=bulk.max_depth)
-    if not body.integrated_account_id:
-        raise Refused("missing_parameter", "integrated_account_id: missing")
-    if body.resources is None:
-        raise Refused("missing_parameter", "resources: missing")
     wishes = body.resources
     if len(wishes) > bulk.max_subrequests:
         raise many
