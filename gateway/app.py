@@ -80,6 +80,7 @@ class App:
         self.execution = Execution(self.evaluator, self.telemetry)
         self.idle = self.execution.idle
         self.admission = Admission(settings.shed, lambda: self._lag.latest, self._in_hand)
+        self._open.callback(self.admission.close)
         self.service = self._service(settings)
         self.pools = Pools(self.service.pool)
         self._open.push_async_callback(self.pools.close)

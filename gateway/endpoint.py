@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import orjson
 from aiohttp import web
@@ -23,6 +24,7 @@ from gateway.config.limits import of_call
 from gateway.cors import Cors
 from gateway.errors import Refused
 from gateway.execution import Execution, Guard, Run, Terms
+from gateway.planning.graph import Plan
 from gateway.reception import Desk, Manners, Outer
 from gateway.upstream import Pool
 
@@ -34,7 +36,7 @@ RETRY_AFTER = 1
 
 SMALL = 64 * 1024
 """Bytes of a body that there is always room for, so that large ones which never end keep out other
-large ones alone. A connection may hold as much unread."""
+large ones alone. A connection may hold as much unread. What is larger is read aside."""
 
 TOLD = (
     "limits.request_bytes",
@@ -85,7 +87,8 @@ class BulkEndpoint:
             self._admit(outer)
             body = await self._read(request)
             self._find_room()  # the heads of a thousand calls may have come before their bodies
-            run = self._start(outer, trace, path, params, body)
+            plan = await self._plan(outer, path, params, body)
+            run = self._start(outer, trace, plan, len(body))
         except Refused as mistake:
             return self._refuse(outer, trace, mistake)
         return await self._deliver(outer, run)
@@ -152,24 +155,25 @@ class BulkEndpoint:
             admission.reading -= size
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _start(
-        self,
-        outer: _Outer,
-        trace: Trace | None,
-        path: str,
-        params: Mapping[str, str],
-        body: bytes,
-    ) -> Run:
+    async def _plan(self, outer: _Outer, path: str, params: Mapping[str, str], body: bytes) -> Plan:
         began = self._execution.clock()
-        plan = self._desk.plan(outer, path, params, body)
+        if len(body) <= SMALL:
+            plan = self._desk.plan(outer, path, params, body)
+        else:
+            read = partial(self._desk.plan, outer, path, params, body)
+            plan = await self._admission.read_aside(len(body), read)
+            self._find_room()
         outer.parsed = self._execution.clock() - began
+        return plan
+
+    def _start(self, outer: _Outer, trace: Trace | None, plan: Plan, size: int) -> Run:
         record = BatchRecord(
             id=outer.id,
             dialect=self._dialect.name,
             endpoint=self._desk.path,
             client=outer.client,
             trace=trace,
-            bytes_in=len(body),
+            bytes_in=size,
         )
         context = self._desk.context(outer, trace)
         guard = self._guard(outer)

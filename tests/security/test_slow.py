@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from threading import Event
+from typing import Any
 
 import pytest
 
 from gateway.config.settings import Client, Limits
+from gateway.reception import Desk
 from tests.front import eventually, get, raw
 from tests.security.siege import (
     AGENDIZE,
@@ -24,7 +28,7 @@ from tests.security.siege import (
     posted,
     siege,
 )
-from tests.support.raw_backend import Peer, RawBackend, answering, ok
+from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok
 
 SHORT = Client(header=0.3, body_stall=0.3, write_stall=0.3, idle=0.3)
 BULK = [*(form.path for form in FORMATS), TRUTO]
@@ -151,3 +155,81 @@ async def test_a_thousand_requests_in_one_breath_are_answered_one_by_one() -> No
         assert {answer.status for answer in answers} == {200}
         (answer,) = await gate.talk(posted("/bulk", SUGARCRM.document([])), answers=1)
         assert answer.json == []
+
+
+# --- documents that take long to read ------------------------------------------------------------
+
+LARGE = SUGARCRM.document([SUGARCRM.entry("/large")]) + b" " * 100_000
+
+
+@asynccontextmanager
+async def reading(
+    gate: Siege, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[asyncio.Task[Any], Event]]:
+    """A large document that is being read until the event is set."""
+    begun, go_on = Event(), Event()
+    plan = Desk.plan
+
+    def slowly(desk: Desk, outer: Any, path: str, params: Any, body: bytes) -> Any:
+        if len(body) > 100_000:
+            begun.set()
+            assert go_on.wait(20)
+        return plan(desk, outer, path, params, body)
+
+    monkeypatch.setattr(Desk, "plan", slowly)
+    task = asyncio.create_task(gate.post("/bulk", LARGE))
+    await eventually(begun.is_set)
+    try:
+        yield task, go_on
+    finally:
+        go_on.set()
+
+
+async def test_while_a_large_document_is_read_everybody_else_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others as large wait for their turn, and count as bodies that are being read."""
+    limits = Limits(buffer_bytes=250_000)
+    async with RawBackend(echo) as backend, siege(backend, limits=limits) as gate:
+        async with reading(gate, monkeypatch) as (large, go_on):
+            await gate.alive()
+            for form in FORMATS:
+                assert form.statuses(await gate.bulk(form, [form.entry("/x")])) == [200]
+            another = asyncio.create_task(gate.post("/bulk", LARGE))
+            page = f"gateway_buffered_bytes {2.0 * len(LARGE)}\n"
+            while page not in await gate.metrics():
+                pass
+            assert (await gate.post("/bulk", LARGE)).status == 503
+            assert not large.done()
+            assert not another.done()
+            go_on.set()
+            assert [(await task).status for task in (large, another)] == [200, 200]
+        assert "gateway_buffered_bytes 0.0" in await gate.metrics()
+
+
+async def test_a_document_that_was_read_needs_a_place_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate_open = asyncio.Event()
+    limits = Limits(batches=1)
+    async with RawBackend(gated(gate_open)) as backend, siege(backend, limits=limits) as gate:
+        async with reading(gate, monkeypatch) as (large, go_on):
+            small = asyncio.create_task(gate.bulk(GUIDEWIRE, [GUIDEWIRE.entry("/x")]))
+            await backend.until(lambda: len(backend.requests) == 1)
+            go_on.set()
+            assert (await large).status == 503
+            gate_open.set()
+            assert (await small).status == 200
+
+
+async def test_a_client_that_leaves_while_its_document_waits_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with RawBackend(echo) as backend, siege(backend) as gate:
+        async with reading(gate, monkeypatch) as (large, go_on):
+            large.cancel()
+            while "gateway_buffered_bytes 0.0" not in await gate.metrics():
+                pass
+            go_on.set()
+        assert (await gate.post("/bulk", LARGE.replace(b"large", b"other"))).status == 200
+    assert [request.target for request in backend.requests] == ["/other"]
