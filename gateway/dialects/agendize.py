@@ -94,6 +94,9 @@ class Agendize:
         default="string", metadata={"help": "how an entry's milliseconds are written"}
     )
 
+    def __post_init__(self) -> None:
+        jsonpath.environment()  # or the first bulk call would hold up all others
+
     def parse(self, bulk: BulkCall) -> Batch:
         requests = bodies.document(bulk.body, BatchBody, max_depth=bulk.max_depth).requests
         reader = _Reader(bulk, requests, older=self.version == "2.0")

@@ -68,7 +68,7 @@ def parse(text: str) -> Path:
     if len(text) > LONGEST:
         raise Unbounded(f"longer than {LONGEST} characters")
     try:
-        compiled = _environment().compile(text)
+        compiled = environment().compile(text)
     except (JSONPathError, RecursionError):
         raise BadPath from None
     segments = tuple(_segment(segment) for segment in compiled.segments)
@@ -78,8 +78,9 @@ def parse(text: str) -> Path:
 
 
 @cache
-def _environment() -> Any:
-    """Imported when a batch first holds a reference: that costs 40 ms which most starts spare."""
+def environment() -> Any:
+    """The library, imported when it is first asked for. That takes 50 to 100 ms, so whoever is
+    going to parse in an event loop asks beforehand."""
     from jsonpath import JSONPathEnvironment
 
     return JSONPathEnvironment(strict=True)

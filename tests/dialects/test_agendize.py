@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +164,14 @@ def test_jsonpaths_are_parsed_up_to_a_bound() -> None:
     assert len(plan(parse(*often)).steps) == 51
     many = [{"path": f"/b/${{result=a:$.{'x' * 900}{i}}}"} for i in range(50)]
     assert "characters of JSONPath" in refused(often[0], *many).message
+
+
+def test_the_library_that_reads_references_is_imported_before_the_first_call() -> None:
+    code = """
+import sys
+from gateway.dialects import create
+assert "jsonpath" not in sys.modules
+create("agendize", {})
+assert "jsonpath" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
