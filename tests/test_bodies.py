@@ -156,6 +156,20 @@ def test_ten_thousand_levels_are_refused_without_recursion_trouble(body: bytes) 
     assert check(body)[0] == "too_deep"
 
 
+class Nest(msgspec.Struct):
+    nests: list[Nest] = []
+
+
+def test_a_place_far_down_is_named_by_its_two_ends() -> None:
+    with pytest.raises(Refused) as caught:
+        bodies.document(b'{"nests":[' * 200 + b"1" + b"]}" * 200, Nest, max_depth=64)
+    message = caught.value.message
+    assert message.startswith("nests[0].nests[0].")
+    assert "..." in message
+    assert message.endswith(".nests[0]: expected object, got integer")
+    assert len(message) < 500
+
+
 def test_brackets_in_strings_count_for_nothing() -> None:
     closing = json.dumps(["]" * 5, {"a": ["[" * 500, '"]\\"', "\\"]}, *["}{"] * 90]).encode()
     bodies.check_document(closing, max_depth=3)

@@ -124,8 +124,9 @@ def _check_encoding(body: bytes) -> None:
 
 def position(body: bytes, offset: int) -> str:
     """An offset as a person finds it, in characters from 1: `line 6, column 7`."""
-    lines = body[:offset].split(b"\n")
-    return f"line {len(lines)}, column {len(lines[-1].decode('utf-8', 'replace')) + 1}"
+    line = body.count(b"\n", 0, offset) + 1
+    before = body[body.rfind(b"\n", 0, offset) + 1 : offset].decode("utf-8", "replace")
+    return f"line {line}, column {len(before) + 1}"
 
 
 _MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
@@ -175,5 +176,11 @@ def _in_json(types: re.Match[str]) -> str:
     return " or ".join([_JSON.get(name, name) for name in types[1].split(" | ")])
 
 
+_LONGEST_PLACE = 400
+"""Characters. Shapes that hold themselves are read before their depth is known."""
+
+
 def _placed(what: str, where: Where) -> str:
+    if len(where) > _LONGEST_PLACE:
+        where = f"{where[: _LONGEST_PLACE // 2]}...{where[-_LONGEST_PLACE // 2 :]}"
     return f"{where}: {what}" if where else what
