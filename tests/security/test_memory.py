@@ -106,6 +106,7 @@ KEYS = b",".join(b'"%d":0' % number for number in range(400_000))
 OF_ONE_UNIT = [
     ("/bulk", b'{"requests":[', b"{},", b"{}]}"),
     ("/bulk", b'{"requests":[', b'{"url":"/"},', b"{}]}"),
+    ("/bulk", b'{"requests":[', b"\n", b",]}"),
     ("/bulk", ENTRY + b'"headers":[', b"0,", b"0]}]}"),
     ("/bulk", ENTRY + b'"headers":[', b'"a:",', b'"a:"]}]}'),
     ("/bulk", ENTRY + b'"d\\u0061ta":[', b"[],", b"0]}]}"),
