@@ -103,6 +103,26 @@ def _outdone(call: Call) -> Failure:
 class Run:
     """One batch on its way."""
 
+    answer: Answer | None = None
+    """An answer for the whole batch instead of results: the gate's."""
+
+    _in_flight = 0
+    _queued = 0
+    _overruns = 0
+    _struck: Failure | None = None
+    """Why no expression of this batch is worked out any more."""
+    _expanded = 0
+    _verdict: Verdict | None = None
+    _first: Call | None = None
+    """The call that was made first. If the batch is gated, its reply opens the gate."""
+
+    _due = False
+    _writing = False
+    _gone = False
+    _settled = False
+    _writer: asyncio.Future[None] | None = None
+    _timer: asyncio.TimerHandle | None = None
+
     def __init__(
         self,
         execution: Execution,
@@ -116,8 +136,6 @@ class Run:
     ) -> None:
         self.plan = plan
         self.record = record
-        self.answer: Answer | None = None
-        """An answer for the whole batch instead of results: the gate's."""
         self._began = execution.clock()
         self.deadline = self._began + terms.batch_seconds
 
@@ -134,30 +152,15 @@ class Run:
         # Up. Calls beyond the width wait in the queue, first to be delivered first; further pages
         # are parked while memory is short.
         self._queue: list[tuple[int, int, int, Call]] = []
-        self._queued = 0
         self._parked: list[Call] = []
-        self._in_flight = 0
         self._evaluations: set[asyncio.Task[Reply]] = set()
-        self._overruns = 0
-        self._struck: Failure | None = None
-        """Why no expression of this batch is worked out any more."""
         self._expansions: dict[int, expand.Expansion] = {}
-        self._expanded = 0
         self._outcomes: dict[int, Outcome] = {}
-        self._verdict: Verdict | None = None
         self._gated = plan.batch.gated if terms.gate is None else terms.gate
-        self._first: Call | None = None
-        """The call that was made first. If the batch is gated, its reply opens the gate."""
 
         # Down: what is rendered waits for the writer.
         bug = partial(self._recorder.bug, "render", record)  # no method: nothing leads back here
         self._delivery = Delivery(plan, dialect.renderer(plan.batch), bug)
-        self._due = False
-        self._writing = False
-        self._gone = False
-        self._settled = False
-        self._writer: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     # --- the writer's side -----------------------------------------------------------------------
 
@@ -283,8 +286,9 @@ class Run:
 
     def _launch(self, starts: list[int]) -> None:
         """Starts steps. One that ends at once lets others start: the list grows as it is read."""
+        steps, guard, context = self.plan.steps, self._guard, self._context
         for index in starts:
-            step = self.plan.steps[index]
+            step = steps[index]
             subrequest = step.subrequest
             if subrequest.refusal is not None:
                 starts += self._refuse(step, subrequest.refusal, None)
@@ -293,8 +297,8 @@ class Run:
             elif not subrequest.target:
                 starts += self._end(index, GROUP)
             else:
-                call = expand.call(step, self._context)
-                denied = self._guard(call.method, call.target)
+                call = expand.call(step, context)
+                denied = guard(call.method, call.target)
                 if denied is None:
                     self._offer(call)
                 else:

@@ -143,6 +143,7 @@ class Reception:
         self.settings = settings
         self.manners = _manners(settings, name)
         self.paths = _paths(settings.paths)
+        self._whatever_path = self.paths.whatever_path
         self.desks = tuple(self._desk(entry) for entry in settings.endpoints)
         self.endpoints = Endpoints((Pattern(desk.path), desk) for desk in self.desks)
 
@@ -150,7 +151,7 @@ class Reception:
         """Why a subrequest may not be sent, by rules that hold for every dialect."""
         if self.endpoints.recursion(target):
             return BULK_IN_BULK
-        return self.paths.refusal(method, target)
+        return None if method in self._whatever_path else self.paths.refusal(method, target)
 
     def _desk(self, entry: declared.Endpoint) -> Desk:
         settings = self.settings

@@ -40,16 +40,15 @@ class PathRules:
         return self.encoded_slash
 
     @cached_property
-    def _open(self) -> bool:
-        """No rule reads the path."""
-        return not (self.allow or self.deny) and self.slash == "keep"
+    def whatever_path(self) -> frozenset[str]:
+        """Methods that are allowed whatever the path is: all or none."""
+        reads = self.allow or self.deny or self.slash == "refuse"
+        return frozenset() if reads else self.methods
 
     def refusal(self, method: str, target: str) -> Failure | None:
         """Why a subrequest (target in normal form) may not be sent, or None."""
         if method not in self.methods:
             return _METHOD_DENIED
-        if self._open:
-            return None
         path = target.partition("?")[0]
         if self.slash == "refuse" and _ENCODED_SLASH.search(path):
             return _SLASH_DENIED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
@@ -85,8 +86,19 @@ def shaped(_: Any, level: str, event: Event) -> Event:
 
 def begun(level: str, event: str) -> dict[str, Any]:
     """What every line begins with."""
-    now = datetime.now(UTC).isoformat("T", "milliseconds")
-    return {"timestamp": f"{now[:-6]}Z", "level": level, "event": event}
+    return {"timestamp": _timestamp(), "level": level, "event": event}
+
+
+def _timestamp() -> str:
+    """RFC 3339, with milliseconds. All but those is made once a second."""
+    global _second
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    if _second[0] != seconds:
+        _second = (seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return f"{_second[1]}.{milliseconds:03}Z"
+
+
+_second = (0, "")
 
 
 def clean(value: object) -> object:

@@ -81,10 +81,10 @@ class Metrics:
     ) -> None:
         self._in_flight -= 1
         self.count("gateway_batches_total", dialect, outcome)
-        self.observe("gateway_batch_duration_seconds", seconds, dialect, exemplar=exemplar)
-        self.observe("gateway_batch_subrequests", subrequests, dialect)
+        self._observe("gateway_batch_duration_seconds", dialect, seconds, exemplar)
+        self._observe("gateway_batch_subrequests", dialect, subrequests)
         if first_byte is not None:
-            self.observe("gateway_batch_first_byte_seconds", first_byte, dialect)
+            self._observe("gateway_batch_first_byte_seconds", dialect, first_byte)
 
     def batch_refused(self, dialect: str, reason: str) -> None:
         self.count("gateway_batches_total", dialect, "refused")
@@ -140,18 +140,6 @@ class Metrics:
     def set(self, name: str, value: float, *labels: str) -> None:
         self._values[name][labels] = value
 
-    def observe(self, name: str, value: float, *labels: str, exemplar: str | None = None) -> None:
-        bounds = BY_NAME[name].bounds
-        family = self._distributions[name]
-        distribution = family.get(labels)
-        if distribution is None:
-            distribution = family[labels] = Distribution([0] * (len(bounds) + 1))
-        bucket = bisect_left(bounds, value)
-        distribution.counts[bucket] += 1
-        distribution.sum += value
-        if exemplar is not None:
-            distribution.exemplars[bucket] = Exemplar(exemplar, value, time.time())
-
     def read(self, name: str, source: Source) -> None:
         """What somebody else keeps, and is asked for at every scrape."""
         if len(BY_NAME[name].labels) > 1:
@@ -175,6 +163,17 @@ class Metrics:
         return Snapshot(values, distributions)
 
     # --- below -----------------------------------------------------------------------------------
+
+    def _observe(self, name: str, dialect: str, value: float, exemplar: str | None = None) -> None:
+        bounds, family = BY_NAME[name].bounds, self._distributions[name]
+        distribution = family.get((dialect,))
+        if distribution is None:
+            distribution = family[dialect,] = Distribution([0] * (len(bounds) + 1))
+        bucket = bisect_left(bounds, value)
+        distribution.counts[bucket] += 1
+        distribution.sum += value
+        if exemplar is not None:
+            distribution.exemplars[bucket] = Exemplar(exemplar, value, time.time())
 
     def _begin_at_zero(self, dialects: Iterable[str]) -> None:
         """Small families show all their series at once, so that a rate sees the first event."""
