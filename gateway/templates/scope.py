@@ -16,6 +16,8 @@ class BadPlaceholder(ValueError):
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
+        self.way: list[tuple[str, int]] = []
+        """From the innermost level outwards: the member's key, empty in a list, and its place."""
 
 
 class Layer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from gateway.errors import Unresolved
 from gateway.target import segment
 from gateway.templates import values
 from gateway.templates.placeholders import Meter, Placeholder, Text, parts
-from gateway.templates.scope import Layer
+from gateway.templates.scope import BadPlaceholder, Layer
 
 Filled = bytes | dict[str, "Filled"] | list["Filled"] | None
 """JSON, its outer levels apart where something was put in; None is left out."""
@@ -53,15 +53,29 @@ def template(value: values.Value, meter: Meter) -> Template:
         case "array":
             items = values.items(raw)
             meter.apart(len(items))
-            elements = tuple([template(item, meter) for item in items])
+            elements = _inside(items, meter)
             return Array(elements) if _open(elements) else raw
         case "object":
             named = values.members(raw)
             meter.apart(len(named))
-            members = tuple([(name, template(inner, meter)) for name, inner in named.items()])
-            inside = [inner for _, inner in members]
-            return Object(members) if MERGE in named or _open(inside) else raw
+            inside = _inside(named.values(), meter, tuple(named))
+            opened = MERGE in named or _open(inside)
+            return Object(tuple(zip(named, inside, strict=True))) if opened else raw
     return raw
+
+
+def _inside(
+    level: Iterable[values.Value], meter: Meter, keys: Sequence[str] = ()
+) -> tuple[Template, ...]:
+    """One after another, so that a mistake learns which of them it is in."""
+    made: list[Template] = []
+    try:
+        for value in level:
+            made.append(template(value, meter))  # noqa: PERF401  (how far it came is the place)
+    except BadPlaceholder as bad:
+        bad.way.append((keys[len(made)] if keys else "", len(made)))
+        raise
+    return tuple(made)
 
 
 def _open(inside: Iterable[Template]) -> bool:

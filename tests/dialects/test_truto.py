@@ -330,7 +330,7 @@ LONG = ["x"] * 21_000
         (
             {"method": "create", "body": {"a": "{{args.a}}", "b": ["{{args.b}}", *LONG]}},
             None,
-            "resources[0].body: in a placeholder, more than 20000 values around it",
+            "resources[0].body.b: in a placeholder, more than 20000 values around it",
         ),
         (
             {"method": "create", "body": ["{{args.a}}", [1] * 110_000]},
@@ -350,3 +350,20 @@ def test_what_would_be_taken_apart_for_long_is_refused(
 def test_a_long_body_without_placeholders_goes_up_as_it_is() -> None:
     made = only({"resource": "a", "method": "create", "body": [1] * 110_000})
     assert isinstance(made.body, bytes)
+
+
+@pytest.mark.parametrize(
+    ("node", "place"),
+    [
+        ({"body": {"a": [1, {"b": "{{args.x:shout}}"}]}}, "body.a[1].b"),
+        ({"body": {"x": 1, "no word": ["{{args.x:shout}}"]}}, "body[1][0]"),
+        ({"query": {"a": "{{args.x:shout}}"}}, "query.a"),
+        ({"id": "{{args.x:shout}}"}, "id"),
+    ],
+)
+def test_a_mistake_in_a_placeholder_is_named_with_its_place(
+    node: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        parse({"resource": "crm/a", "method": "create", **node})
+    assert refused.value.message == f"resources[0].{place}: in a placeholder, an unknown cast"

@@ -126,8 +126,10 @@ class Opened:
             raise self._bad(member, bad) from None
 
     def _bad(self, member: str, bad: BadPlaceholder) -> Refused:
-        message = f"{self._node.where}.{member}: in a placeholder, {bad.what}"
-        return Refused("bad_reference", message)
+        where = f"{self._node.where}.{member}"
+        for key, place in reversed(bad.way):
+            where = _requests.member(where, key, place)
+        return Refused("bad_reference", f"{where}: in a placeholder, {bad.what}")
 
     def _query(self, raw: Raw | UnsetType, member: str) -> trees.Template | None:
         """None: JSONata makes it."""
