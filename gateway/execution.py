@@ -226,9 +226,10 @@ class Run:
 
     def tick(self, now: float) -> None:
         if now >= self.deadline:
+            drained = self.deadline >= self._execution.drained_by
             self.deadline = inf
             self.record.outcome = self.record.outcome or "deadline"
-            self._stop(_drained if self._execution.draining else _gone if self._gone else _expired)
+            self._stop(_drained if drained else _gone if self._gone else _expired)
             self._settle()
 
     # --- the pool's side (upstream.pool.Taker) ---------------------------------------------------
@@ -576,12 +577,11 @@ class Execution:
         self.recorder = recorder
         self.loop = asyncio.get_running_loop()
         self.clock = monotonic
-        self.draining = False
-        """Every batch has to end by the drain's deadline."""
+        self.drained_by = inf
+        """When every batch has to have ended, clock time: no batch has a later deadline."""
         self.idle = asyncio.Event()
         """Set while no batch is left."""
         self.idle.set()
-        self._drained_by = inf
         self._runs: dict[Run, None] = {}
         self._ticker: asyncio.TimerHandle | None = None
 
@@ -600,7 +600,7 @@ class Execution:
     ) -> Run:
         """Starts a batch. It is over when `Run.finished` or `Run.abandon` was called and it is."""
         run = Run(self, pool, plan, dialect, context, terms, guard, record)
-        run.deadline = min(run.deadline, self._drained_by)
+        run.deadline = min(run.deadline, self.drained_by)
         self._runs[run] = None
         self.idle.clear()
         if self._ticker is None:
@@ -617,15 +617,15 @@ class Execution:
 
     def drain(self, deadline: float) -> None:
         """Every batch must be over by then, clock time: answers end validly."""
-        self.draining = True
-        self._drained_by = deadline
+        self.drained_by = deadline
         for run in self._runs:
             run.deadline = min(run.deadline, deadline)
 
     def close(self) -> None:
         """The process ends before its batches have: what was sent of them must still be told."""
+        self.drain(-inf)
         for run in list(self._runs):
-            run.tick(inf)
+            run.tick(self.clock())
 
     def _tick(self) -> None:
         now = self.clock()

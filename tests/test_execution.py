@@ -97,6 +97,16 @@ class Telling:
         )
 
     @property
+    def failures(self) -> list[Failure]:
+        """Why steps failed that nobody answered."""
+        found = [
+            what[2].failure if event == "subrequest" else what[2]
+            for event, what in self.told
+            if event in ("subrequest", "skipped")
+        ]
+        return [failure for failure in found if failure is not None]
+
+    @property
     def ended(self) -> list[BatchRecord]:
         return [what[0] for event, what in self.told if event == "batch"]
 
@@ -348,12 +358,7 @@ async def test_at_the_deadline_what_is_finished_is_delivered_and_the_rest_says_i
     scene.now += 61
     scene.run.tick(scene.now)
     assert scene.text() == "<0:200 1:504 2:504 3:504 >"
-    failures = [
-        what[2].failure if event == "subrequest" else what[2]
-        for event, what in scene.recorder.told
-        if event in ("subrequest", "skipped")
-    ]
-    assert [(f.error, f.sent) for f in failures if f] == [
+    assert [(failure.error, failure.sent) for failure in scene.recorder.failures] == [
         ("proxy_internal_response", False),
         ("proxy_internal_response", False),
         ("http_response_timeout", True),
@@ -401,6 +406,24 @@ async def test_a_drain_bounds_batches_that_run_and_those_that_still_come() -> No
     assert scene.text() == "<0:503 >"
     scene.run.finished()
     await scene.execution.idle.wait()
+
+
+async def test_a_batchs_own_deadline_is_its_own_during_a_drain_too() -> None:
+    scene = Scene(*letters("rw"))
+    scene.execution.drain(scene.now + 90)
+    scene.now += 61
+    scene.run.tick(scene.now)
+    assert scene.text() == "<0:504 1:504 >"
+    scene.run.finished()
+    assert [failure.details for failure in scene.recorder.failures] == ["batch_deadline"] * 2
+
+
+async def test_when_the_process_ends_what_has_not_was_shut_down() -> None:
+    scene = Scene(*letters("rw"))
+    scene.execution.close()
+    assert scene.text() == "<0:503 1:503 >"
+    scene.run.finished()
+    assert [failure.details for failure in scene.recorder.failures] == ["shutting_down"] * 2
 
 
 async def test_memory_is_released_when_the_client_has_the_bytes() -> None:
