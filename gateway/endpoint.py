@@ -217,6 +217,7 @@ class BulkEndpoint:
                     return answer
                 await answer.write(chunk.data)
                 run.written(chunk)
+                del chunk  # nobody counts it any more, and the next one may be long in coming
                 await run.due()
         except asyncio.CancelledError:
             run.abandon("cut" if outer.wire.dropped else "client_gone")
