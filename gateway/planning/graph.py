@@ -53,8 +53,10 @@ _TIES = tuple(map(attrgetter, ("children", "name", "needs", "reads", "barrier"))
 
 def _is_free(subrequests: tuple[Subrequest, ...]) -> bool:
     """Reads that know nothing of each other: what most batches are, so they take a short way."""
-    safe = SAFE_METHODS.issuperset(map(_method, subrequests))
-    return safe and not any(any(map(tie, subrequests)) for tie in _TIES)
+    for tie in _TIES:
+        if any(map(tie, subrequests)):
+            return False
+    return SAFE_METHODS.issuperset(map(_method, subrequests))
 
 
 Flat = tuple[Subrequest, int, int]
