@@ -74,7 +74,7 @@ class Backend:
 
     def __init__(self, case: Case) -> None:
         self.wrong: list[str] = []
-        self._gated = not case.answer.startswith(b"HTTP/1.1 200 ")
+        self._gated = bool(case.upstream) and not case.answer.startswith(b"HTTP/1.1 200 ")
         self._fields: Mapping[str, list[str]] = case.fields
         self._replies: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
         for reply in case.upstream:
@@ -93,7 +93,8 @@ class Backend:
                 self.wrong.append(f"asked for {line}")
             return b"HTTP/1.1 500 Unexpected\r\nContent-Length: 0\r\n\r\n"
         canned = self._replies[line].popleft()
-        if canned.pop("sent", request.body.decode()) not in (request.body.decode(), None):
+        body = request.body.decode()
+        if (canned.pop("sent", body) or "") != body:
             self.wrong.append(f"{line}: sent {request.body!r}")
         fields = [f"{name.decode()}: {value.decode()}" for name, value in request.headers]
         self.wrong += [
