@@ -210,7 +210,9 @@ ENDPOINTS = tuple(
 class Paths:
     """Which subrequests may run."""
 
-    allow: tuple[PathTemplate, ...] = setting((), "only these paths; empty: all")
+    allow: tuple[PathTemplate, ...] = setting(
+        (), "subrequests may reach only these paths; empty: all"
+    )
     deny: tuple[PathTemplate, ...] = setting((), "not these, even if allowed")
     methods: tuple[Method, ...] = setting(
         ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), "only these methods"
@@ -224,9 +226,15 @@ class Paths:
 class HeaderLists:
     """Header names kept from subrequests, beyond the built-in rules; case, - _ . do not matter."""
 
-    never_inherit: tuple[FieldName, ...] = setting((), "no subrequest gets them from the bulk call")
-    never_from_subrequest: tuple[FieldName, ...] = setting((), "no subrequest may bring them")
-    odd_names: tuple[FieldName, ...] = setting((), "with _ or . in them, allowed all the same")
+    never_inherit: tuple[FieldName, ...] = setting(
+        (), "no subrequest gets these fields from the bulk call"
+    )
+    never_from_subrequest: tuple[FieldName, ...] = setting(
+        (), "no subrequest may bring these fields"
+    )
+    odd_names: tuple[FieldName, ...] = setting(
+        (), "fields with _ or . in their names, allowed all the same"
+    )
     trusted_proxies: tuple[Annotated[str, notations.Proxy()], ...] = setting(
         (), "peers believed about X-Forwarded-* and identity: networks, unix"
     )
@@ -263,18 +271,20 @@ class RateLimit:
 class Shed:
     """Marks above which new requests get 503 with Retry-After."""
 
-    lag: Seconds | None = setting(None, "event loop lag")
-    memory: Bytes | None = setting(None, "resident memory of a process")
+    lag: Seconds | None = setting(None, "event loop lag above which new requests get 503")
+    memory: Bytes | None = setting(
+        None, "resident memory of a process above which new requests get 503"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
     """Deadlines and bounds towards clients."""
 
-    header: Seconds = setting(15.0, "for a request's head")
-    body_stall: Seconds = setting(30.0, "without a byte of a request's body")
-    write_stall: Seconds = setting(60.0, "without the client taking a byte of the answer")
-    idle: Seconds = setting(75.0, "between two requests")
+    header: Seconds = setting(15.0, "to receive a request's head")
+    body_stall: Seconds = setting(30.0, "most time without a byte of a request's body")
+    write_stall: Seconds = setting(60.0, "most time without the client taking a byte of the answer")
+    idle: Seconds = setting(75.0, "most time between two requests of a connection")
     gone_grace: SecondsOrZero = setting(
         10.0, "for writes in flight when it has gone; reads are closed at once"
     )
@@ -296,8 +306,8 @@ class Cors:
 class PassThrough:
     """All requests that are no bulk calls."""
 
-    enabled: bool = setting(True, "send them to the backend; otherwise they get 404")
-    enforce_paths: bool = setting(False, "apply `paths` to them too")
+    enabled: bool = setting(True, "send other requests to the backend; otherwise they get 404")
+    enforce_paths: bool = setting(False, "apply `paths` to other requests too")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +329,7 @@ class Drain:
     """What SIGTERM begins: readiness falls at once."""
 
     delay: SecondsOrZero = setting(5.0, "new requests are still served, for balancers to notice")
-    timeout: Seconds = setting(20.0, "after SIGTERM all has ended, `delay` included")
+    timeout: Seconds = setting(20.0, "so long after SIGTERM all has ended, `delay` included")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
