@@ -289,13 +289,15 @@ class Call(msgspec.Struct):
     method: str
     target: str
     headers: Headers
-    """All but those the engine writes; the batch's common tuple itself when nothing differs."""
+    """What it has in common with others: one tuple for all of them, whose bytes are made once."""
     body: bytes | None = None
     request_id: str = ""
     """Sent as `X-Request-Id`; empty: none is written."""
     extra: Headers = ()
     """Fields of this call alone, after the common ones: `Idempotency-Key`, `traceparent`."""
     step: int = 0
+    own: Headers = ()
+    """Fields that the subrequest brought, before the common ones."""
     place: int = 0
     """Its place among the calls of its step."""
     tag: Any = None

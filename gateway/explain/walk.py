@@ -187,7 +187,7 @@ def _skipped(because: Step) -> Unsent:
 
 
 def _sent(call: Call) -> Headers:
-    return (*call.headers, *call.extra, ("X-Request-Id", call.request_id))
+    return (*call.own, *call.headers, *call.extra, ("X-Request-Id", call.request_id))
 
 
 def _contents(body: bytes | Template | None) -> Contents | None:

@@ -107,23 +107,42 @@ def merge(inherited: Headers, own: Headers, rules: HeaderRules) -> Headers:
 
     It is `inherited` itself when nothing differs, so that its bytes are made once per batch.
     """
-    if not own or not rules.own_allowed:
-        return inherited
-    names = {normal(name) for name, _ in own}
+    kept, void = beneath(inherited, tuple(map(_name, own)), rules)
+    own = holding(own, void)
+    return own + kept if own else kept
+
+
+def beneath(
+    inherited: Headers, names: tuple[str, ...], rules: HeaderRules
+) -> tuple[Headers, frozenset[str]]:
+    """What stays of `inherited` beneath own fields of these names, and which of those are void
+    (normal form). No value matters, so it holds for every call that brings the same names.
+
+    It is `inherited` itself when all of it stays.
+    """
+    own = frozenset(map(normal, names))
+    if not rules.own_allowed:
+        return inherited, own
+    over, void = own, frozenset[str]()
     theirs = [normal(name) for name, _ in inherited]
-    if not names.isdisjoint(rules.credentials):
+    if not own.isdisjoint(rules.credentials):
         # Identities never mix: of two callers, all fields of one hold and none of the other.
         if rules.precedence == "own":
-            names |= rules.credentials
+            over |= rules.credentials
         elif not rules.credentials.isdisjoint(theirs):
-            names -= rules.credentials
-            own = tuple([field for field in own if normal(field[0]) in names])
-            if not own:
-                return inherited
-    if names.isdisjoint(theirs):
-        return own + inherited
+            void = own & rules.credentials
+            over -= void
+    if over.isdisjoint(theirs):
+        return inherited, void
     kept = zip(inherited, theirs, strict=True)
-    return own + tuple([field for field, name in kept if name not in names])
+    return tuple([field for field, name in kept if name not in over]), void
+
+
+def holding(own: Headers, void: frozenset[str]) -> Headers:
+    """Own fields without the void ones."""
+    if not void:
+        return own
+    return tuple([field for field in own if normal(field[0]) not in void])
 
 
 # --- single fields -------------------------------------------------------------------------------

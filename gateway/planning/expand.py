@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -55,9 +56,9 @@ class Context(msgspec.Struct, frozen=True):
     trace: Trace | None = None
     width: int = 8
     """How many runs of one step may be under way: the others are not made before their turn."""
-    merged: dict[tuple[Headers, bool], Headers] = {}
-    """Own fields, and whether there is a body -> all fields of such a call. Clients give many
-    subrequests the same ones, and the bytes of a tuple are made once."""
+    shared: dict[tuple[tuple[str, ...], bool], tuple[Headers, frozenset[str]]] = {}
+    """Names of own fields, and whether there is a body -> the fields that all such calls have in
+    common, and those of the names that are void."""
 
 
 class Kept(msgspec.Struct):
@@ -97,25 +98,33 @@ def _call(
     own = step.subrequest.headers
     further = f".{page}" if page else ""
     number = f"{step.index}.{run}{further}" if further or run != "0" else str(step.index)
+    extra = _extra(own, context, f"{step.index}-{run}{further}" if context.rules.runs else number)
+    fields, own = _fields(own, context, body is not None)
     return Call(
         step.subrequest.method,
         target,
-        _fields(context, own, body is not None),
+        fields,
         body,
         f"{context.batch_id}.{number}",
-        _extra(own, context, f"{step.index}-{run}{further}" if context.rules.runs else number),
+        extra,
         step.index,
+        own,
     )
 
 
-def _fields(context: Context, own: Headers, body: bool) -> Headers:
-    """Own fields over the inherited ones, and the type of a body that has none."""
-    fields = context.merged.get((own, body))
-    if fields is None:
-        brought = own + headers.body_type(own) if body else own
-        fields = headers.merge(context.headers, brought, context.rules)
-        context.merged[own, body] = fields
-    return fields
+def _fields(own: Headers, context: Context, body: bool) -> tuple[Headers, Headers]:
+    """What is shared with calls of the same kind, and what of the own fields holds."""
+    names = tuple(map(_name, own))
+    shared = context.shared.get((names, body))
+    if shared is None:
+        typed = headers.body_type(own) if body and context.rules.own_allowed else ()
+        names_over = (*names, *map(_name, typed))
+        kept, void = headers.beneath(context.headers, names_over, context.rules)
+        shared = context.shared[names, body] = (typed + kept if typed else kept, void)
+    return shared[0], headers.holding(own, shared[1])
+
+
+_name = itemgetter(0)
 
 
 def _extra(own: Headers, context: Context, key: str) -> Headers:

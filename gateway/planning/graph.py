@@ -105,6 +105,7 @@ def _ordered(flat: list[Flat], names: dict[str, int]) -> Iterator[Step]:
 
     `fence` is what everything later follows; `reads` are the steps since, which only the next
     write follows. So there is at most one edge per step and one per read: linear, not square.
+    No ordered format has `needs`: a skipped fence would let pass what follows it alone.
     """
     fence: tuple[int, ...] = ()
     reads: list[int] = []

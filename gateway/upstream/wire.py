@@ -54,6 +54,8 @@ def head(call: Call, common: str, length: int | None) -> bytes:
         own = f"X-Request-Id: {request_id}\r\n{own}"
     if call.extra:
         own = encode(call.extra) + own
+    if call.own:
+        common = encode(call.own) + common
     return f"{method} {target} HTTP/1.1\r\n{common}{own}\r\n".encode("latin-1")
 
 

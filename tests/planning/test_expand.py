@@ -129,11 +129,16 @@ def test_bodies_without_a_type_of_their_own_are_json_and_share_their_fields() ->
     assert first.headers is second.headers
 
 
-def test_own_fields_are_merged_and_an_own_type_stands() -> None:
+def test_own_fields_hide_inherited_ones_and_an_own_type_stands() -> None:
     own = (("authorization", "own"), ("content-type", "text/plain"))
     call = expand.call(step(method="PUT", body=b"x", headers=own), CONTEXT)
-    assert call.headers == (*own, ("Via", "1.1 gw"))
-    assert call.extra == ()
+    assert (call.own, call.headers, call.extra) == (own, (("Via", "1.1 gw"),), ())
+
+
+def test_calls_whose_own_fields_differ_in_their_values_share_all_others() -> None:
+    first, second = (expand.call(step(i, headers=(("X", str(i)),)), CONTEXT) for i in (0, 1))
+    assert (first.own, second.own) == ((("X", "0"),), (("X", "1"),))
+    assert first.headers is second.headers is CONTEXT.headers
 
 
 @pytest.mark.parametrize(("runs", "key"), [(False, "k-2"), (True, "k-2-0")])
