@@ -227,6 +227,8 @@ class _Reader:
     def _target(self, draft: _Draft) -> str | Template:
         where = f"{draft.where}.path"
         path = draft.entry.path
+        if "{" not in path:
+            return _checked(path, where) + draft.tail
         try:
             parts = self._resolved(self._scan(path), draft, where)
         except Unresolved as why:
@@ -310,7 +312,9 @@ def _drafts(requests: Sequence[BatchRequest], older: bool, most: int) -> list[_D
         )
         if parent >= 0:
             drafts[parent].children.append(index)
-        nested = (entry.requests or [])[: most + 1]
+        if entry.requests is None:
+            continue
+        nested = entry.requests[: most + 1]
         children = [(child, f"{where}.requests[{i}]", index) for i, child in enumerate(nested)]
         waiting.extend(reversed(children))
     return drafts
