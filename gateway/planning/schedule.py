@@ -95,6 +95,8 @@ class Schedule:
         for rank in sorted([*self._first, *self._ready]):
             index = self._delivery[rank]
             if index in wanted and self._undecided[index]:
+                if rank in self._first:
+                    self._first.remove(rank)
                 self._undecided[index] = 0
                 self.running += 1
                 return [index]

@@ -47,6 +47,16 @@ def test_reads_between_two_writes_run_together() -> None:
     assert schedule.done
 
 
+def test_a_read_that_was_hurried_starts_only_once() -> None:
+    schedule = Schedule(ordered("rrr"), width=1)
+    assert schedule.begin() == [0]
+    assert schedule.hurry({1}) == [1]
+    assert schedule.finish(0, failed=False) == ([], [])
+    assert schedule.finish(1, failed=False) == ([2], [])
+    assert schedule.finish(2, failed=False) == ([], [])
+    assert schedule.done
+
+
 def test_writes_run_one_after_another() -> None:
     schedule = Schedule(ordered("www"), width=8)
     assert schedule.begin() == [0]
