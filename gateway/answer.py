@@ -44,6 +44,8 @@ class Wire(Protocol):
     """We have ended it by a reset: it was not the client who left."""
     on_room: Callable[[], None] | None
     """Called when a writer that was told to wait may go on."""
+    on_gone: Callable[[], None] | None
+    """Called when the client leaves while a request is in hand that no task handles."""
 
     @property
     def writing_paused(self) -> bool: ...

@@ -134,6 +134,9 @@ class App:
         """A request keeps the service that it came to."""
         return self.service.handle(request)
 
+    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+        return self.service.begin(request, done)
+
     def _in_hand(self) -> bool:
         return bool(self.execution or self.pools.busy or self.pools.waiting)
 

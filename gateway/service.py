@@ -97,6 +97,13 @@ class Service:
                     return endpoint.options(request)
         return self._proxy.answer(request)
 
+    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+        """Most of what passes through and is complete needs no task of its own. `done` may be told
+        the answer before this returns. False: this request needs `handle`."""
+        if request.method in ("POST", "OPTIONS") and self._endpoints.route(request.raw_path):
+            return False
+        return self._proxy.begin(request, done)
+
     def _agrees(self, settings: Settings, about: Callable[[Settings], object]) -> bool:
         return about(self.reception.settings) == about(settings)
 

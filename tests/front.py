@@ -15,17 +15,23 @@ from gateway.config.settings import Client, Listener, Settings
 from gateway.server import worker
 
 Handle = Callable[[web.BaseRequest], Awaitable[ClientAnswer]]
+Begin = Callable[[web.BaseRequest, Callable[[ClientAnswer], None]], bool]
 
 SETTINGS = Settings(
     listen=(Listener(address="127.0.0.1:0"),), ops=Listener(address="127.0.0.1:0"), client=Client()
 )
 
 
+def _needs_a_task(request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+    return False
+
+
 class FakeApp:
     """An app whose one handler is the test's."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Handle, begin: Begin = _needs_a_task) -> None:
         self.handle = handle
+        self.begin = begin
         self.ops = web.Application()
         self.idle = asyncio.Event()
         self.idle.set()
@@ -57,11 +63,14 @@ class FakeApp:
 
 @asynccontextmanager
 async def house(
-    handle: Handle, settings: Settings = SETTINGS, **client: Any
+    handle: Handle,
+    settings: Settings = SETTINGS,
+    begin: Begin = _needs_a_task,
+    **client: Any,
 ) -> AsyncIterator[worker.Gateway]:
     """The real server with this handler; `client` are settings of that section."""
     settings = dataclasses.replace(settings, client=dataclasses.replace(settings.client, **client))
-    async with worker.serving(settings, lambda _: FakeApp(handle)) as gateway:
+    async with worker.serving(settings, lambda _: FakeApp(handle, begin)) as gateway:
         yield gateway
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ from gateway.proxy.fields import Downward, Upward
 from gateway.reception import Manners
 from gateway.server.worker import Gateway
 from gateway.target import PathRules, Pattern
-from gateway.upstream import Pool
+from gateway.upstream import Pool, encode
 from tests.front import Raw, eventually, get, house, raw
 from tests.support.raw_backend import (
     Peer,
@@ -87,7 +87,7 @@ async def passing(
         records = Records()
         admission = Admission(Shed(), lag=lambda: 0.0, in_hand=lambda: False)
         proxy = Proxy(pool, manners, records, admission, **options)  # type: ignore[arg-type]
-        async with house(proxy.answer) as gateway:
+        async with house(proxy.answer, begin=proxy.begin) as gateway:
             yield Passing(backend, gateway, pool, admission, records.passed)
         await pool.close()
         assert not pool.busy
@@ -324,6 +324,13 @@ FIELDS = st.lists(
 )
 
 
+def or_refused(encoded: Callable[[], str]) -> str | None:
+    try:
+        return encoded()
+    except ValueError:
+        return None
+
+
 @given(FIELDS, st.booleans(), st.booleans(), st.sampled_from(["127.0.0.1", None]))
 def test_what_is_remembered_of_names_changes_nothing(
     pairs: list[tuple[str, str]], trusted: bool, overrides: bool, peer: str | None
@@ -348,7 +355,8 @@ def test_what_is_remembered_of_names_changes_nothing(
     )
     up = Upward(manners, overrides=overrides)
     for _ in range(2):
-        assert up.fields(request, None, False, None) == expected  # type: ignore[arg-type]  # enough
+        goes = or_refused(lambda: up.fields(request, None, False, None))  # type: ignore[arg-type]  # enough
+        assert goes == or_refused(lambda: encode(expected))
     down, raw = Downward(NAME), raw_fields(fields)
     declared = any(name.lower() == b"content-length" for name, _ in raw)
     for _ in range(2):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
-from time import monotonic
 
 from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import ClientAnswer
+from gateway.answer import ClientAnswer, wire
 from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
 from gateway.errors import BadTarget
 from gateway.proxy.fields import Downward, Upward
-from gateway.proxy.passage import Passage, refuse
+from gateway.proxy.passage import Done, Passage, refuse
 from gateway.reception import Manners
 from gateway.target import PathRules
 from gateway.upstream import CHUNKED, Pool
@@ -51,8 +51,24 @@ class Proxy:
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count()
 
+    def begin(self, request: web.BaseRequest, done: Done) -> bool:
+        """Passes a complete request through, or says why not, without a task of its own. `done` may
+        be told before this returns. False: this one needs `answer`."""
+        if "Upgrade" in request.headers or "Transfer-Encoding" in request.headers:
+            return False
+        passage = self._pass(request, done)
+        if passage is not None:
+            wire(request).on_gone = passage.abandon
+        return True
+
     async def answer(self, request: web.BaseRequest) -> ClientAnswer:
-        """Passes one request through, or says why not."""
+        """The same for any request. Cancelled, it ends the backend's part too."""
+        end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
+        passage = self._pass(request, end.set_result)
+        return end.result() if passage is None else await passage.attended(end)
+
+    def _pass(self, request: web.BaseRequest, done: Done) -> Passage | None:
+        """Lets a request in, or has told `done` why not."""
         method, given = request.method, request.raw_path
         record = PassRecord(
             id=self._id(request),
@@ -61,20 +77,22 @@ class Proxy:
             client=request.remote or "unix",
             trace=self._recorder.trace(method, request.scheme, given, _trace_fields(request)),
         )
-        began = monotonic()
-        try:
-            to = self._target(request)
-            if isinstance(to, Failure):
-                return refuse(request, record, to)
-            hops = _hops(request)
-            if hops == 0:
-                # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
-                record.status = 200
-                return ClientAnswer(request, 200, ((b"Allow", METHODS),)).finish()
-            return await self._passage(request, record, to, hops).answer()
-        finally:
-            record.seconds = monotonic() - began
-            self._recorder.passthrough(record)
+        to = self._target(request)
+        if isinstance(to, Failure):
+            self._ended(refuse(request, record, to), record, done)
+            return None
+        hops = _hops(request)
+        if hops == 0:
+            # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
+            record.status = 200
+            answer = ClientAnswer(request, 200, ((b"Allow", METHODS),)).finish()
+            self._ended(answer, record, done)
+            return None
+        return self._passage(request, record, to, hops, done)
+
+    def _ended(self, answer: ClientAnswer, record: PassRecord, done: Done) -> None:
+        self._recorder.passthrough(record)
+        done(answer)
 
     def _id(self, request: web.BaseRequest) -> str:
         """The caller's, where its word is taken, else the next one of ours."""
@@ -98,21 +116,38 @@ class Proxy:
         return to if self._rules is None else _permitted(self._rules, request.method, to)
 
     def _passage(
-        self, request: web.BaseRequest, record: PassRecord, to: str, hops: int | None
+        self,
+        request: web.BaseRequest,
+        record: PassRecord,
+        to: str,
+        hops: int | None,
+        done: Done,
     ) -> Passage:
         upgrade = "Upgrade" in request.headers and _may_switch(request)
-        call = Call(request.method, to, self._up.fields(request, record.trace, upgrade, hops))
+        fields = self._up.fields(request, record.trace, upgrade, hops)
+        call = Call(request.method, to, ())
         if record.trace is not None:
             call.extra = (("traceparent", record.trace.header()),)
-        content, length, upload = request.content, request.content_length, None
+        content, upload = request.content, None
         if "Transfer-Encoding" in request.headers:
             upload = CHUNKED  # even if all of it is there by chance
         elif not content.is_eof():
-            upload = length
-        elif length is not None:
+            upload = request.content_length
+        elif "Content-Length" in request.headers:
             call.body = content.read_nowait()
             record.bytes_in = len(call.body)
-        return Passage(self._pool, request, record, self._down, call, upload, upgrade)
+        return Passage(
+            self._pool,
+            request,
+            record,
+            self._recorder,
+            self._down,
+            call,
+            fields,
+            upload,
+            upgrade,
+            done,
+        )
 
 
 def _origin_form(method: str, given: str) -> str:

@@ -8,60 +8,64 @@ about the whole message.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import TypeVar
 
 from aiohttp import web
 
 from gateway import headers
 from gateway.batch import Headers, RawHeaders, Trace
 from gateway.reception import Manners
+from gateway.upstream import checked, encode
 
 KNOWN = 1024
 """Most names, and most sets of our own fields, to remember: strangers choose them."""
 
+_Fate = TypeVar("_Fate")
+
 
 class Upward:
-    """A request's fields on their way up."""
+    """A request's fields on their way up, as they stand in its head."""
 
     def __init__(self, manners: Manners, *, overrides: bool) -> None:
         self._manners = manners
         self._overrides = overrides
-        self._names = {trusted: _Verdicts(self._verdict(trusted)) for trusted in (False, True)}
-        self._usual = lru_cache(maxsize=KNOWN)(self._managed)
+        self._beginnings = {
+            (trusted, traced): _Known(partial(self._beginning, trusted, traced))
+            for trusted in (False, True)
+            for traced in (False, True)
+        }
+        self._trusted = lru_cache(KNOWN)(manners.proxies.trusted)
+        self._usual = lru_cache(KNOWN)(self._managed)
+        self._as_lines = lru_cache(KNOWN)(_lines)
 
     def fields(
         self, request: web.BaseRequest, trace: Trace | None, upgrade: bool, hops: int | None
-    ) -> Headers:
-        raw = request.raw_headers
-        trusted = self._manners.proxies.trusted(request.remote)
+    ) -> str:
+        """Raises ValueError for one that must not be sent."""
+        trusted = self._trusted(request.remote)
         written = self._written(request, trusted)
-        if upgrade or hops is not None or self._names_others(request):
-            fields = self._forward(headers.text(raw), written, trusted, upgrade, hops)
-        else:
-            names = self._names[trusted]
-            kept = [(text, value.decode("latin-1")) for name, value in raw if (text := names[name])]
-            fields = (written[0], *kept, *written[1:])
-        return fields if trace is None else headers.untraced(fields)
+        if upgrade or hops is not None or _names_others(request):
+            outer = headers.text(request.raw_headers)
+            fields = self._forward(outer, written, trusted, upgrade, hops)
+            return encode(fields if trace is None else headers.untraced(fields))
+        beginnings = self._beginnings[trusted, trace is not None]
+        host, *ours = self._as_lines(written)
+        kept = [
+            beginning + value
+            for name, value in request.raw_headers
+            if (beginning := beginnings[name])
+        ]
+        return checked([host, *kept, *ours])
 
-    def _names_others(self, request: web.BaseRequest) -> bool:
-        """Whether `Connection`, in whatever spelling, may speak of other fields."""
-        if "Connection" not in request.headers:
-            return False
-        said = request.headers.getall("Connection")
-        return any(
-            value.lower().encode("latin-1", "replace") not in _NAMING_NOBODY for value in said
-        )
-
-    def _verdict(self, trusted: bool) -> Callable[[bytes], str]:
-        """The name as text if its fields go up, an empty one if they do not."""
+    def _beginning(self, trusted: bool, traced: bool, raw: bytes) -> bytes:
+        """How a field of this name goes up: `Name: `, or nothing if it does not."""
+        field = (raw.decode("latin-1"), "")
         written = self._managed("gateway", "peer", False, "1.1")
-
-        def verdict(raw: bytes) -> str:
-            name = raw.decode("latin-1")
-            goes = self._forward(((name, ""),), written, trusted, False, None)
-            return name if len(goes) > len(written) else ""
-
-        return verdict
+        goes = self._forward((field,), written, trusted, False, None)
+        if len(goes) == len(written) or (traced and not headers.untraced((field,))):
+            return b""
+        return encode((field,)).removesuffix("\r\n").encode("latin-1")
 
     def _written(self, request: web.BaseRequest, trusted: bool) -> Headers:
         """The gateway's own fields: the same for all of a client's requests, unless a proxy before
@@ -113,7 +117,7 @@ class Downward:
 
     def __init__(self, name: str) -> None:
         self._via = f"1.1 {name}".encode("latin-1")
-        self._names = _Verdicts(self._verdict)
+        self._names = _Known(self._verdict)
 
     def fields(self, raw: RawHeaders) -> tuple[RawHeaders, bool]:
         """The fields, and whether a Content-Length is among them."""
@@ -140,24 +144,36 @@ class Downward:
         return _KEPT if headers.forward_response(((name, b""),)) else _DROPPED
 
 
-class _Verdicts(dict[bytes, str]):
+class _Known(dict[bytes, _Fate]):
     """What is known of names, all of it forgotten when it is too much."""
 
-    def __init__(self, decide: Callable[[bytes], str]) -> None:
+    def __init__(self, decide: Callable[[bytes], _Fate]) -> None:
         super().__init__()
         self._decide = decide
 
-    def __missing__(self, name: bytes) -> str:
+    def __missing__(self, name: bytes) -> _Fate:
         if len(self) >= KNOWN:
             self.clear()
-        verdict = self[name] = self._decide(name)
-        return verdict
+        fate = self[name] = self._decide(name)
+        return fate
 
 
 _KEPT, _DROPPED, _LENGTH, _CONNECTION = "kept", "dropped", "content-length", "connection"
 
 _NAMING_NOBODY = frozenset({b"keep-alive", b"close", b""})
 """Values of `Connection` that speak of no other field."""
+
+
+def _names_others(request: web.BaseRequest) -> bool:
+    """Whether `Connection`, in whatever spelling, may speak of other fields."""
+    if "Connection" not in request.headers:
+        return False
+    said = request.headers.getall("Connection")
+    return any(value.lower().encode("latin-1", "replace") not in _NAMING_NOBODY for value in said)
+
+
+def _lines(fields: Headers) -> tuple[bytes, ...]:
+    return tuple([f"{name}: {value}".encode("latin-1") for name, value in fields])
 
 
 def _declares(raw: RawHeaders) -> bool:

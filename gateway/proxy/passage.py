@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from time import monotonic
 
 from aiohttp import web
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.answer import BodyStalled, ClientAnswer, problem, wire
-from gateway.batch import Call, Failure, PassRecord, Reply
+from gateway.batch import Call, Failure, PassRecord, Recorder, Reply
 from gateway.proxy.fields import Downward
 from gateway.upstream import Pool
+
+Done = Callable[[ClientAnswer], None]
+"""Told a request's answer, once, when it has been given in full."""
 
 PARTING = 5.0
 """Seconds for a tunnel's backend to take the client's last bytes and to close."""
@@ -31,15 +36,21 @@ def refuse(request: web.BaseRequest, record: PassRecord, failure: Failure) -> Cl
 
 
 class Passage:
-    """One request on its way through: the sink of its exchange."""
+    """One request on its way through: the sink of its exchange.
+
+    A request that is complete needs no more than this: what the backend says is written to the
+    client from within the backend's callbacks. Of others a task has to carry the rest: `attended`.
+    """
 
     __slots__ = (
         "_answer",
+        "_began",
+        "_done",
         "_down",
-        "_end",
         "_exchange",
         "_over",
         "_record",
+        "_recorder",
         "_request",
         "_tunnel",
         "_upload",
@@ -51,60 +62,66 @@ class Passage:
         pool: Pool,
         request: web.BaseRequest,
         record: PassRecord,
+        recorder: Recorder,
         down: Downward,
         call: Call,
+        fields: str,
         upload: int | None,
         upgrade: bool,
+        done: Done,
     ) -> None:
         """Sends the call. `upload` is the length of a body that is still coming, or `CHUNKED`."""
-        loop = asyncio.get_running_loop()
+        self._began = monotonic()
         self._request = request
         self._record = record
+        self._recorder = recorder
         self._down = down
+        self._done = done
         self._wire = wire(request)
         self._answer: ClientAnswer | None = None
         self._upload = upload is not None
-        invite = self._wire.invite if self._wire.uninvited else None
         self._tunnel: asyncio.Future[StreamReader] | None = None
         """What the client says after a 101, where one was asked for."""
         if upgrade:
-            self._tunnel = loop.create_future()
+            self._tunnel = asyncio.get_running_loop().create_future()
         self._over = False
-        self._end: asyncio.Future[ClientAnswer] = loop.create_future()
-        self._exchange = pool.open(call, self, upload=upload, upgrade=upgrade, invite=invite)
+        invite = self._wire.invite if self._wire.uninvited else None
+        self._exchange = pool.open(
+            call, self, fields=fields, upload=upload, upgrade=upgrade, invite=invite
+        )
 
-    async def answer(self) -> ClientAnswer:
-        """The answer, when it has been given in full. Cancelled, it ends the backend's part too."""
-        try:
-            if self._upload or self._tunnel is not None:
-                return await self._pumped()
-            return await self._end
-        except asyncio.CancelledError:
-            if self._record.outcome == "ok":  # not our own cut, and not the end of a tunnel
-                self._record.outcome = "client_gone"
-            raise
-        finally:
-            self._record.sent = self._exchange.call.sent
-            self._leave()
+    def abandon(self) -> None:
+        """The client has left. What is in hand ends, and `done` is not told."""
+        if self._over:
+            return
+        self._over = True
+        if self._tunnel is not None and self._tunnel.done():
+            self._part(self._tunnel.result())
+        else:
+            self._record.outcome = "client_gone"
+            self._exchange.abort()
+        self._tell()
 
     # --- the way down: told by the exchange ------------------------------------------------------
 
     def received(self, head: Reply | None, data: bytes, last: bool) -> None:
+        if self._over:
+            return  # a tunnel's last words, to a client that has left
         try:
-            self._take(head, data, last)
+            self._record.bytes_out += len(data)
+            answer = self._answer
+            if answer is None:
+                assert head is not None
+                answer = self._answer = self._begin(head, last)
+            if last:
+                self._finish(answer.finish(data, streamed=True))
+            else:
+                self._send(answer, data)
         except ValueError:
             # A head that would break ours. The parser should have seen to it.
             self._break_off(BAD_HEAD)
 
-    def _take(self, head: Reply | None, data: bytes, last: bool) -> None:
-        self._record.bytes_out += len(data)
-        answer = self._answer
-        if answer is None:
-            assert head is not None
-            answer = self._answer = self._begin(head, last)
-        if last:
-            self._finish(answer.finish(data, streamed=True))
-            return
+    def _send(self, answer: ClientAnswer, data: bytes) -> None:
         answer.send(data)
         if self._wire.writing_paused:
             self._wire.on_room = self._exchange.resume
@@ -131,6 +148,8 @@ class Passage:
         return ClientAnswer(self._request, 101, fields, reason=head.reason, declared=True)
 
     def failed(self, failure: Failure) -> None:
+        if self._over:
+            return
         self._record.error = failure.error
         answer = self._answer
         if answer is None or not answer.began:
@@ -149,18 +168,30 @@ class Passage:
 
     def _finish(self, answer: ClientAnswer) -> None:
         self._over = True
-        if not self._end.done():
-            self._end.set_result(answer)
+        self._tell()
+        self._done(answer)
+
+    def _tell(self) -> None:
+        record = self._record
+        record.sent = self._exchange.call.sent
+        record.seconds = monotonic() - self._began
+        self._recorder.passthrough(record)
 
     # --- the way up ------------------------------------------------------------------------------
 
-    async def _pumped(self) -> ClientAnswer:
-        """The answer, with a task beside it for what the client still has to say."""
-        async with asyncio.TaskGroup() as group:
-            pump = group.create_task(self._pump())
-            answer = await self._end
-            pump.cancel()
-        return answer
+    async def attended(self, end: asyncio.Future[ClientAnswer]) -> ClientAnswer:
+        """The answer, with a task beside it for what the client still has to say. `end` is set by
+        `done`. Cancelled, it ends the backend's part too."""
+        try:
+            if not self._upload and self._tunnel is None:
+                return await end
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(self._pump())
+                answer = await end
+                pump.cancel()
+            return answer
+        finally:
+            self.abandon()
 
     async def _pump(self) -> None:
         try:
@@ -184,20 +215,6 @@ class Passage:
                 return
             self._record.bytes_in += len(data)
             exchange.write(data)
-
-    def _leave(self) -> None:
-        """Nobody waits for the answer any more: it is there, or the client has left."""
-        if self._over:
-            pass
-        elif self._tunnel is not None and self._tunnel.done():
-            self._part(self._tunnel.result())
-            return
-        else:
-            self._over = True
-            self._exchange.abort()
-        # An exchange and its lane know each other, and us: the collector finds them in its time,
-        # but the request and all that hangs on it need not wait for that.
-        del self._exchange, self._end, self._request, self._answer, self._record, self._wire
 
     def _part(self, said: StreamReader) -> None:
         """A tunnel's client has closed: its last words are delivered."""

@@ -37,6 +37,7 @@ from gateway.batch import Failure
 from gateway.config import settings
 from gateway.server import door
 from gateway.server.process import where
+from gateway.server.request import Request
 
 if TYPE_CHECKING:
     from gateway.server.clients import Clients
@@ -45,6 +46,8 @@ HEAD = 64 * 2**10
 """Most bytes of a head that comes in more than one piece."""
 TUNNEL = 64 * 2**10
 """Bytes of a tunnel to have in hand before its client has to wait; twice as many at most."""
+AHEAD = 64 * 2**10
+"""Bytes to take of what a client says before it has heard the answer."""
 LINGER = 2.0
 """Seconds of silence to wait after an answer to a request that was not read to its end..."""
 LINGER_AT_MOST = 30.0
@@ -69,6 +72,8 @@ class Client(RequestHandler):
         "_flushed_at",
         "_head_bytes",
         "_heard",
+        "_in_hand",
+        "_kept",
         "_last_words",
         "_linger_end",
         "_lingering",
@@ -77,7 +82,10 @@ class Client(RequestHandler):
         "answer",
         "counted",
         "dropped",
+        "on_gone",
         "on_room",
+        "remote",
+        "secure",
         "uninvited",
     )
 
@@ -101,18 +109,29 @@ class Client(RequestHandler):
         """The chunked body that the parser read last, or still reads."""
         self._last_words: StreamReader | None = None
         """What the client says after this body is not listened to."""
+        self._in_hand: Request | None = None
+        """The request in hand, if no task handles it: then aiohttp knows of none."""
+        self._kept = b""
+        """What has come behind that one."""
+        self.remote = ""
+        """The client's address; none on a unix socket."""
+        self.secure = False
         self.answer: ClientAnswer | None = None
         self.uninvited = False
         self.dropped = False
         self.counted = False
         """Its request is among the `busy` ones."""
         self.on_room: Callable[[], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         clients = self._clients
         self._socket = cast(asyncio.Transport, transport)
+        name = transport.get_extra_info("peername")
+        self.remote = str(name[0]) if name else ""
+        self.secure = transport.get_extra_info("sslcontext") is not None
         self._heard = self._flushed_at = self._loop.time()
         full = len(clients.open) - clients.limit
         clients.entered(self)
@@ -124,6 +143,8 @@ class Client(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._clients.left(self)
         self.on_room = None
+        if self._in_hand is not None:
+            self._leave()
         self.answer = None
         super().connection_lost(exc)
 
@@ -134,21 +155,90 @@ class Client(RequestHandler):
             return
         if self._last_words is not None and self._last_words.is_eof():
             return
+        if self._in_hand is not None or self._kept:
+            self._keep(data)
+            return
         self.uninvited = False  # if it was, it has lost its patience, as RFC 9110 10.1.1 has it
         if self._chunked is not None and self._chunked.is_eof() and not self._upgraded:
             self._renew_parser()
         known = len(self._messages)
+        # aiohttp's task sleeps on, until it is known whether there is something for it.
+        waiter, self._waiter = self._waiter, None
         super().data_received(data)
-        self._distrust(known, data)
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            if data:
-                self._head_grows(len(data))
+        self._waiter = waiter
+        if waiter is None or waiter.done():
+            self._distrust(known, data)
+            if self._messages and self._current_request is not None:
+                self._look_for_a_bad_body(self._current_request.content)
+        elif not self._messages:
+            self._head_grows(len(data))
             return
+        elif len(self._messages) > 1 or not self._begin():
+            self._distrust(known, data)
+            waiter.set_result(None)
         self._began = 0.0
         self._head_bytes = 0
-        if self._messages and self._current_request is not None:
-            self._look_for_a_bad_body(self._current_request.content)
+
+    # A request that no task handles.
+
+    def _begin(self) -> bool:
+        """Whether the request that has come is in hand now: it is complete, nothing is wrong with
+        it, and who is to answer it needs no task for that. aiohttp would make two, and a writer."""
+        message, content = self._messages[0]
+        if not isinstance(message, RawRequestMessage) or not content.is_eof():
+            return False
+        request = Request(message, content, self)
+        if message.chunked or message.upgrade or door.objection(request) is not None:
+            return False
+        self._clients.serves(self)
+        self._in_hand = request
+        try:
+            begun = self._clients.house.begin(request, self._end)
+        except Exception as mistake:
+            begun = True
+            self._end(self.handle_error(request, exc=mistake))
+        if not begun:
+            self._in_hand = None
+            self._clients.done(self)
+            return False
+        self._messages.clear()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        return True
+
+    def _end(self, answer: ClientAnswer) -> None:
+        """It has been answered."""
+        request, self._in_hand = self._in_hand, None
+        assert request is not None
+        self.on_gone = None
+        self._clients.done(self)
+        self.served(request)
+        if not answer.keep_alive:
+            self.force_close()
+        elif self._kept:
+            # Not from within the backend's callback, which still has its connection in hand.
+            self._loop.call_soon(self._go_on)
+
+    def _leave(self) -> None:
+        """Its client has left."""
+        gone, self.on_gone = self.on_gone, None
+        self._in_hand = None
+        self._clients.done(self)
+        if gone is not None:
+            gone()
+
+    def _keep(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) >= AHEAD and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
+    def _go_on(self) -> None:
+        data, self._kept = self._kept, b""
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        self.data_received(data)
+
+    # What is wrong with aiohttp's parser.
 
     def _renew_parser(self) -> None:
         """aiohttp's parser gives the last field of a trailer to the request that comes next, which
@@ -270,11 +360,10 @@ class Client(RequestHandler):
     @property
     def peer(self) -> str:
         """The client's address."""
-        name = self._socket.get_extra_info("peername") if self._socket is not None else None
-        return str(name[0]) if name else "unix"
+        return self.remote or "unix"
 
     def part(self) -> None:
-        if self._current_request is not None:
+        if self._current_request is not None or self._in_hand is not None:
             self.cut()
         else:
             self.force_close()
@@ -340,7 +429,7 @@ class Client(RequestHandler):
             self.cut()
         elif self._current_request is not None:
             self._sweep_body(now - self._heard, self._current_request, deadlines.body_stall)
-        elif self._waiter is not None:
+        elif self._waiter is not None and self._in_hand is None:
             self._sweep_head(now, deadlines)
 
     def _stuck(self, now: float) -> float:
@@ -368,6 +457,8 @@ class Client(RequestHandler):
             self.force_close()
 
     def _head_grows(self, size: int) -> None:
+        if not size:
+            return
         self._began = self._began or self._heard
         self._head_bytes += size
         if self._head_bytes > HEAD:

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 
@@ -18,26 +18,37 @@ from gateway.batch import Failure
 from gateway.config import settings
 from gateway.server import door
 from gateway.server.client import Client
+from gateway.server.request import Request
 
 TICK = 0.25
 """Seconds between two looks at the connections: how late a deadline may be."""
 _NEVER = 1e7
 """aiohttp's own idle timer, put far away: it knows nothing of heads that have begun."""
 
-Handler = Callable[[web.BaseRequest], Awaitable[ClientAnswer]]
-Told = Callable[[int, str, str], None]
-"""Is told of a request that no handler sees: the status it got, why, and the client's address."""
+
+class House(Protocol):
+    """Who answers. `worker.App` is it."""
+
+    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+        """Takes a request that is complete, if it needs no task of its own; `done` is told its
+        answer, perhaps before this returns. If the client leaves first, `on_gone` of the connection
+        is called instead. False: this one is for `handle`."""
+
+    def handle(self, request: web.BaseRequest) -> Awaitable[ClientAnswer]: ...
+
+    def malformed(self, status: int, reason: str, client: str) -> None:
+        """Something came that is no request, or none that is served: the status it got, why, and
+        its client's address. Neither `begin` nor `handle` will see it."""
 
 
 class Clients(web.Server):
     """All connections of clients: makes them, sweeps them, hands their requests on."""
 
-    def __init__(
-        self, handler: Handler, deadlines: settings.Client, limit: int, malformed: Told
-    ) -> None:
+    def __init__(self, house: House, deadlines: settings.Client, limit: int) -> None:
         # aiohttp takes for an answer whatever has the three things of `ClientAnswer`.
         super().__init__(
             cast(Any, self._serve),
+            request_factory=cast(Any, _request),
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
@@ -48,8 +59,7 @@ class Clients(web.Server):
             max_headers=door.FIELDS,
             read_bufsize=64 * 2**10,
         )
-        self._handler = handler
-        self._malformed = malformed
+        self.house = house
         self.deadlines = deadlines
         self.limit = limit
         self.open: set[Client] = set()
@@ -85,7 +95,7 @@ class Clients(web.Server):
 
     def refused(self, failure: Failure, client: Client) -> None:
         self.refusals[failure.details] += 1
-        self._malformed(failure.code, failure.details, client.peer)
+        self.house.malformed(failure.code, failure.details, client.peer)
 
     async def part(self, seconds: float) -> None:
         """Closes every connection, by a cut where a request is in hand, else when flushed."""
@@ -103,19 +113,23 @@ class Clients(web.Server):
 
     async def _serve(self, request: web.BaseRequest) -> ClientAnswer:
         client: Client = request.protocol  # type: ignore[assignment]  # `__call__` made it
-        client.answer = None
-        client.counted = True
-        self.busy += 1
-        self.quiet.clear()
+        self.serves(client)
         try:
             refusal = door.objection(request)
             if refusal is not None:
                 return client.refuse(request, refusal)
             client.expect(request)
-            return await self._handler(request)
+            return await self.house.handle(request)
         finally:
             self.done(client)
             client.served(request)
+
+    def serves(self, client: Client) -> None:
+        """A drain waits for the request that this client has in hand now."""
+        client.answer = None
+        client.counted = True
+        self.busy += 1
+        self.quiet.clear()
 
     def done(self, client: Client) -> None:
         """A drain need not wait for this client's request any more."""
@@ -134,3 +148,8 @@ class Clients(web.Server):
         for client in list(self.open):
             client.sweep(now, self.deadlines)
         self.start()
+
+
+def _request(message: Any, content: Any, client: Client, *_: Any) -> Request:
+    """Called by aiohttp, with a writer and a task that nobody needs."""
+    return Request(message, content, client)

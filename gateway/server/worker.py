@@ -20,10 +20,9 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
-from gateway.answer import ClientAnswer
 from gateway.config.settings import Settings
 from gateway.server import process
-from gateway.server.clients import Clients
+from gateway.server.clients import Clients, House
 from gateway.server.door import require_c_parser
 from gateway.server.listeners import Certificates, Door, bind, discard, listen
 from gateway.server.operations import serve_operators
@@ -34,7 +33,7 @@ PARTING = 1.0
 log = structlog.get_logger(__name__)
 
 
-class App(Protocol):
+class App(House, Protocol):
     """What is served. `gateway.app.App` is it."""
 
     ops: web.Application
@@ -48,8 +47,6 @@ class App(Protocol):
 
     async def start(self) -> None: ...
 
-    async def handle(self, request: web.BaseRequest) -> ClientAnswer: ...
-
     def drain(self, deadline: float) -> None:
         """Readiness falls, and everything in flight ends by `deadline` (loop time)."""
 
@@ -58,9 +55,6 @@ class App(Protocol):
 
     def reload(self) -> None:
         """SIGHUP: the settings may have changed."""
-
-    def malformed(self, status: int, reason: str, client: str) -> None:
-        """Something came that is no request, or none that is served; `handle` will not see it."""
 
     async def close(self) -> None:
         """Told once, after the last client has left; also of an app that could not start."""
@@ -79,7 +73,7 @@ class Worker:
         self.settings = settings
         self.doors = doors
         self.ops = ops
-        self.clients = Clients(app.handle, settings.client, _most_clients(settings), app.malformed)
+        self.clients = Clients(app, settings.client, _most_clients(settings))
         self.asked = asyncio.Event()
         """Set once somebody wants the service to end."""
         app.leave = self.asked.set

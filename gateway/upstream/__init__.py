@@ -6,7 +6,7 @@ from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
 from gateway.upstream.pools import Pools
 from gateway.upstream.probe import UNKNOWN, Probe
-from gateway.upstream.wire import CHUNKED
+from gateway.upstream.wire import CHUNKED, checked, encode
 
 __all__ = [
     "CHUNKED",
@@ -20,4 +20,6 @@ __all__ = [
     "Sink",
     "Taker",
     "Verdict",
+    "checked",
+    "encode",
 ]

@@ -1,7 +1,7 @@
 """A passed-through request: one call whose body and answer are streamed.
 
-It takes its turn as a lane of its own. Both directions are held up by whoever is slower: `drain`
-waits for the backend, `pause` makes the backend wait for the client.
+It is a lane of its own, and takes its turn as one. Both directions are held up by whoever is
+slower: `drain` waits for the backend, `pause` makes the backend wait for the client.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.batch import Call, Reply
+from gateway.batch import Call, Failure, Reply
 from gateway.upstream import wire
 from gateway.upstream.lane import Lane
 
 if TYPE_CHECKING:
-    from gateway.batch import Failure
     from gateway.upstream.connection import Connection
     from gateway.upstream.pool import Pool
 
@@ -34,7 +33,7 @@ class Sink(Protocol):
         """It ends here, before the head or in the middle of the body. Nothing comes after."""
 
 
-class Exchange:
+class Exchange(Lane):
     __slots__ = (
         "_connection",
         "_left",
@@ -45,7 +44,6 @@ class Exchange:
         "_writable",
         "call",
         "invite",
-        "lane",
         "opened",
         "upgrade",
         "upload",
@@ -57,10 +55,14 @@ class Exchange:
         pool: Pool,
         call: Call,
         sink: Sink,
+        fields: str | None,
         upload: int | None,
         upgrade: bool,
         invite: Callable[[], None] | None,
     ) -> None:
+        Lane.__init__(self, pool, self, self)
+        if fields is not None:
+            self.fields, self.text = call.headers, fields
         self.call = call
         if invite is not None:
             call.extra += _EXPECT
@@ -71,7 +73,6 @@ class Exchange:
         self.upgrade = upgrade
         self.uploaded = not upload
         """The request has been written to its end."""
-        self.lane = Lane(pool, self, self)
         self.opened = monotonic()
         self._sink = sink
         self._left = upload or 0
@@ -151,22 +152,22 @@ class Exchange:
     def abort(self) -> None:
         """The client is gone: the backend's connection is closed at once, and nobody is told."""
         self._end()
-        self.lane.close()
+        self.close()
 
     # --- the connection's side -------------------------------------------------------------------
 
     def began(self, connection: Connection) -> None:
         self._connection = connection
-        if self.uploaded:
-            connection.awaits_head()
-        else:
-            connection.deadline = monotonic() + self.lane.pool.timeouts.stall
+        timeouts = self.pool.timeouts
+        patience = timeouts.response if self.uploaded else timeouts.stall
+        connection.deadline = connection.started + patience
+        connection.touched = False
         self.writable(True)
 
     def writable(self, yes: bool) -> None:
         self._writable = yes
-        if yes:
-            self._wake()
+        if yes and self._waiter is not None:
+            _wake(self._waiter)
 
     def received(self, head: Reply | None, data: bytes) -> None:
         connection = self._connection
@@ -174,10 +175,10 @@ class Exchange:
             self._tunnel = head.status == 101
             if self._tunnel or _endless(head):
                 connection.deadline = inf
-                self.lane.pool.detach(connection)
+                self.pool.detach(connection)
             else:
-                connection.deadline = monotonic() + self.lane.pool.timeouts.stall
-        self._hand_on(head, data, last=False)
+                connection.deadline = monotonic() + self.pool.timeouts.stall
+        self._hand_on(self._sink, head, data, last=False)
 
     def invited(self) -> None:
         if self.invite is not None:
@@ -185,37 +186,54 @@ class Exchange:
             self.invite = None
 
     def ended(self, head: Reply | None, data: bytes) -> None:
+        sink = self._sink
         self._end()
-        self._hand_on(head, data, last=True)
+        self._hand_on(sink, head, data, last=True)
 
     def replied(self, call: Call, reply: Reply) -> None:
         """`Taker`: streamed, only failures come this way."""
+        sink = self._sink
         self._end()
         if reply.failure is not None:
-            self._sink.failed(reply.failure)
+            sink.failed(reply.failure)
 
     def urgent(self, call: Call) -> bool:
         return True
 
-    def _hand_on(self, head: Reply | None, data: bytes, last: bool) -> None:
+    def _hand_on(self, sink: Sink, head: Reply | None, data: bytes, last: bool) -> None:
         try:
-            self._sink.received(head, data, last)
+            sink.received(head, data, last)
         except Exception as error:
-            self.lane.pool.report("the sink of an answer", error)
+            self.pool.report("the sink of an answer", error)
             self.abort()
+            sink.failed(_BUG)
 
     def _end(self) -> None:
+        """Nothing refers to it any more, nor it to anybody, so that it needs no collector."""
         self._over = True
         self._connection = None
-        self.lane.leave()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._sink = _NOBODY
+        self.leave()
+        if self._waiter is not None:
+            _wake(self._waiter)
 
 
+class _Nobody:
+    def received(self, head: Reply | None, data: bytes, last: bool) -> None:
+        """There is nobody to hear it."""
+
+    def failed(self, failure: Failure) -> None:
+        """Nor this."""
+
+
+_NOBODY = _Nobody()
 _EXPECT = (("Expect", "100-continue"),)
+_BUG = Failure("proxy_internal_error", "internal", sent=True)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _endless(head: Reply) -> bool:

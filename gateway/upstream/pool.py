@@ -98,20 +98,22 @@ class Pool:
         call: Call,
         sink: Sink,
         *,
+        fields: str | None = None,
         upload: int | None = None,
         upgrade: bool = False,
         invite: Callable[[], None] | None = None,
     ) -> Exchange:
         """A call whose answer is streamed to `sink`.
 
-        `upload` is the length of a body that will be written to the exchange, or `wire.CHUNKED`;
-        None: the request is complete, with `call.body`. `upgrade`: a 101 is acceptable. `invite`:
-        called when the backend asks for the body, which its sender holds back until then."""
-        exchange = Exchange(self, call, sink, upload, upgrade, invite)
+        `fields` are the call's, where they are encoded already. `upload` is the length of a body
+        that will be written to the exchange, or `wire.CHUNKED`; None: the request is complete, with
+        `call.body`. `upgrade`: a 101 is acceptable. `invite`: called when the backend asks for the
+        body, which its sender holds back until then."""
+        exchange = Exchange(self, call, sink, fields, upload, upgrade, invite)
         if self._full() and self._streams_waiting() >= self._most_streams_waiting:
             self._loop.call_soon(exchange.replied, call, failed(_NO_TURN, call))
         else:
-            exchange.lane.submit(call)
+            exchange.submit(call)
         return exchange
 
     async def close(self) -> None:

@@ -25,6 +25,8 @@ _TARGET = re.compile(r"[!-~\x80-\xff]+")
 _FIELDS = re.compile(
     rf"(?:(?!(?i:content-length|transfer-encoding):){_TOKEN}: [\t -~\x80-\xff]*\r\n)*"
 )
+_IN_LINES = bytes([9, *range(32, 127), *range(128, 256)])
+"""What a value is made of."""
 _USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MEANT_TO_HAVE_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
@@ -36,6 +38,14 @@ def encode(headers: Headers) -> str:
     if text.count("\n") != len(headers) or not _FIELDS.fullmatch(text):
         raise ValueError("a header field that must not be sent")
     return text
+
+
+def checked(lines: list[bytes]) -> str:
+    """The same, of lines whose names `encode` has let pass before, and now it is about values."""
+    text = b"".join([b"\r\n".join(lines), b"\r\n"]) if lines else b""
+    if text.translate(None, _IN_LINES) != b"\r\n" * len(lines):
+        raise ValueError("a header field that must not be sent")
+    return text.decode("latin-1")
 
 
 def head(call: Call, common: str, length: int | None) -> bytes:

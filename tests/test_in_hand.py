@@ -1,0 +1,243 @@
+"""Requests that are answered without a task: what they promise beside those that have one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from gateway.answer import ClientAnswer, problem, wire
+from gateway.server import door
+from gateway.server.client import AHEAD
+from gateway.server.worker import Gateway
+from tests.front import Raw, eventually, get, house, raw
+
+SECRET = "hunter2"
+
+
+class Desk:
+    """Takes requests and answers them when the test says so."""
+
+    def __init__(self) -> None:
+        self.taken: list[web.BaseRequest] = []
+        self.left: list[str] = []
+        self.swift = False
+        """From now on every request is answered as soon as it is taken."""
+        self._done: list[Callable[[ClientAnswer], None]] = []
+
+    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+        self.taken.append(request)
+        self._done.append(done)
+        wire(request).on_gone = lambda: self.left.append(request.raw_path)
+        if self.swift:
+            self.answer()
+        return True
+
+    def answer(self, text: bytes = b"done") -> None:
+        """Answers the request taken last."""
+        self._done[-1](ClientAnswer(self.taken[-1], 200).finish(text))
+
+    async def number(self, count: int) -> None:
+        """Until so many requests were taken."""
+        await eventually(lambda: len(self.taken) == count)
+
+
+@asynccontextmanager
+async def one_client(desk: Desk) -> AsyncIterator[tuple[Gateway, Raw]]:
+    async with house(by_a_task, begin=desk.begin) as gateway, raw(gateway.address) as client:
+        yield gateway, client
+
+
+async def by_a_task(request: web.BaseRequest) -> ClientAnswer:
+    return ClientAnswer(request, 200).finish(b"by a task: " + await request.content.read())
+
+
+async def test_one_request_after_another_is_answered_on_a_kept_connection() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        for number in range(3):
+            client.send(get(f"/{number}"))
+            await desk.number(number + 1)
+            assert gateway.worker.clients.busy == 1
+            desk.answer(b"%d" % number)
+            assert (await client.answer())[1] == b"%d" % number
+            assert not gateway.worker.clients.busy
+
+
+async def test_what_comes_behind_a_request_in_hand_waits_for_its_answer() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get("/first"))
+        await desk.number(1)
+        (connection,) = gateway.worker.clients.open
+        connection.data_received(get("/second")[:20])
+        connection.data_received(get("/second")[20:])
+        assert len(desk.taken) == 1
+        desk.answer(b"first")
+        await desk.number(2)
+        desk.answer(b"second")
+        assert (await client.answer())[1] == b"first"
+        assert (await client.answer())[1] == b"second"
+        assert not desk.left
+
+
+async def test_a_client_that_says_much_ahead_is_not_listened_to_for_a_while() -> None:
+    desk = Desk()
+    one = get("/", "X: " + "x" * 500)
+    many = 20 * AHEAD // len(one)
+    async with one_client(desk) as (gateway, client):
+        client.send(get())
+        await desk.number(1)
+        client.send(one * many)
+        (connection,) = gateway.worker.clients.open
+        await eventually(lambda: connection._buffer_paused)
+        desk.swift = True
+        desk.answer()
+        for _ in range(1 + many):
+            assert (await client.answer())[0].startswith(b"HTTP/1.1 200 ")
+
+
+async def test_several_requests_that_come_together_are_handled_by_a_task() -> None:
+    desk = Desk()
+    async with one_client(desk) as (_, client):
+        client.send(get() + get())
+        for _ in range(2):
+            assert (await client.answer())[1] == b"by a task: "
+    assert not desk.taken
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo",
+    ],
+    ids=["length", "chunks"],
+)
+async def test_a_request_that_is_not_complete_is_handled_by_a_task(request_: bytes) -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(request_)
+        await eventually(lambda: gateway.worker.clients.busy)
+        client.send(b"dy\r\n0\r\n\r\n" if b"chunked" in request_ else b"dy")
+        assert (await client.answer())[1] == b"by a task: body"
+    assert not desk.taken
+
+
+async def test_a_small_body_that_comes_with_its_head_needs_no_task() -> None:
+    desk = Desk()
+    async with one_client(desk) as (_, client):
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+        await desk.number(1)
+        assert desk.taken[0].content.read_nowait() == b"body"
+        desk.answer()
+        await client.answer()
+
+
+async def test_a_request_that_the_door_refuses_is_not_offered() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get(method="TRACE"))
+        assert (await client.rest()).startswith(b"HTTP/1.1 405 ")
+        assert gateway.worker.app.refused == [(405, "bad_method", "127.0.0.1")]  # type: ignore[attr-defined]
+    assert not desk.taken
+
+
+async def test_a_client_that_leaves_is_told_once_and_is_no_longer_waited_for() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get("/left"))
+        await desk.number(1)
+        client.close()
+        await eventually(lambda: not gateway.worker.clients.open)
+        assert desk.left == ["/left"]
+        assert gateway.worker.clients.quiet.is_set()
+
+
+async def test_a_client_may_wait_longer_for_its_answer_than_it_may_be_idle() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get())
+        await desk.number(1)
+        (connection,) = gateway.worker.clients.open
+        connection.sweep(asyncio.get_running_loop().time() + 3600, gateway.worker.clients.deadlines)
+        desk.answer()
+        assert (await client.answer())[1] == b"done"
+
+
+async def test_an_answer_that_ends_the_connection_ends_it() -> None:
+    desk = Desk()
+    async with one_client(desk) as (_, client):
+        client.send(get("/", "Connection: close"))
+        await desk.number(1)
+        desk.answer()
+        assert (await client.rest()).endswith(b"\r\nConnection: close\r\n\r\ndone")
+
+
+async def test_an_answer_left_open_is_cut() -> None:
+    desk = Desk()
+    async with one_client(desk) as (_, client):
+        client.send(get())
+        await desk.number(1)
+        answer = ClientAnswer(desk.taken[0], 200)
+        answer.send(b"begun")
+        await client.until(b"begun")
+        desk._done[0](answer)
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
+async def test_who_takes_a_request_may_answer_it_at_once() -> None:
+    def begin(request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+        done(problem(request, door.BAD_TARGET))
+        return True
+
+    async with house(by_a_task, begin=begin) as gateway, raw(gateway.address) as client:
+        for _ in range(2):
+            client.send(get())
+            assert (await client.answer())[0].startswith(b"HTTP/1.1 400 ")
+        assert not gateway.worker.clients.busy
+
+
+async def test_a_bug_in_who_takes_a_request_is_500_and_says_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def begin(request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+        raise RuntimeError(SECRET)
+
+    async with house(by_a_task, begin=begin) as gateway, raw(gateway.address) as client:
+        client.send(get())
+        answer = (await client.rest()).decode()
+        assert not gateway.worker.clients.busy
+    assert answer.startswith("HTTP/1.1 500 ")
+    logged = capsys.readouterr()
+    assert "request_failed" in logged.out + logged.err
+    assert SECRET not in answer + logged.out + logged.err
+
+
+async def test_a_drain_waits_for_it_and_its_answer_is_the_connection_s_last() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get())
+        await desk.number(1)
+        drain = asyncio.create_task(gateway.worker.drain(0, 3600))
+        await eventually(lambda: "shut" in gateway.worker.app.calls)  # type: ignore[attr-defined]
+        assert not drain.done()
+        desk.answer()
+        assert (await client.rest()).endswith(b"\r\nConnection: close\r\n\r\ndone")
+        assert await drain
+
+
+async def test_a_forced_end_cuts_it() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get("/cut"))
+        await desk.number(1)
+        assert not await gateway.worker.drain(0, 0)
+        await gateway.worker.close()
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+        assert desk.left == ["/cut"]
