@@ -107,6 +107,7 @@ class Connection(asyncio.Protocol):
         "on_message_begin",
         "on_status",
         "reused",
+        "spared",
         "started",
         "touched",
         "transport",
@@ -135,6 +136,8 @@ class Connection(asyncio.Protocol):
         self.alive = False
         self.reused = False
         """It has carried a call to its end."""
+        self.spared = False
+        """It does not count against the pool's limit: its client keeps it waiting."""
         self.started = self.idle_since = monotonic()
         self.expires = self.started + pool.timeouts.age
         """From then on it takes no call."""
@@ -239,6 +242,13 @@ class Connection(asyncio.Protocol):
             self._paused_at = 0.0
             if self.alive:
                 self.transport.resume_reading()
+
+    def kept_waiting(self, now: float) -> float:
+        """Seconds for which its client has kept it: does not read, or has not said all."""
+        if self._paused_at:
+            return now - self._paused_at
+        exchange = None if self.lane is None else self.lane.exchange
+        return now - self.started if exchange is not None and exchange.awaits_more else 0.0
 
     # --- the transport's side --------------------------------------------------------------------
 

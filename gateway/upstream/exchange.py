@@ -90,6 +90,11 @@ class Exchange(Lane):
         body = self.call.body
         return wire.UNSAID if body is None else len(body)
 
+    @property
+    def awaits_more(self) -> bool:
+        """The request is not complete, and it is not the backend who holds it up."""
+        return not self.uploaded and self._writable
+
     # --- the owner's side ------------------------------------------------------------------------
 
     async def drain(self) -> bool:

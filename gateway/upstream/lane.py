@@ -40,8 +40,8 @@ class Taker(Protocol):
 
 
 class Lane:
-    __slots__ = ("_heads", "exchange", "fields", "held", "over", "over_budget", "pool", "queued",
-                 "taker", "text", "waiting")  # fmt: skip
+    __slots__ = ("_heads", "exchange", "fields", "held", "over_budget", "pool", "queued", "taker",
+                 "text", "waiting")  # fmt: skip
 
     def __init__(self, pool: Pool, taker: Taker, exchange: Exchange | None = None) -> None:
         self.pool = pool
@@ -53,10 +53,9 @@ class Lane:
         """It stands among the pool's turns."""
         self.held = 0
         """Bytes of memory it is charged for."""
-        self.over = False
-        """It holds more than its own budget."""
-        self.over_budget = pool.memory.over
-        """It or all lanes together hold too much: only urgent calls are read at the moment."""
+        self.over_budget = False
+        """It holds more than its own budget, or than its share while all lanes together hold too
+        much: only urgent calls are read at the moment."""
         self.fields: Headers = ()
         self.text = ""
         """`fields` encoded. They are those of the last call, and of most calls of a batch."""

@@ -2,8 +2,10 @@
 
 Over a lane's budget all its calls but the urgent ones are no longer read; over the pool's, all but
 those of the oldest lane. What its batch cannot go on without is always read, so nothing locks up;
-everything else waits in the kernel's socket buffers, so the bound is real. A lane or the pool stays
-`over` until it is well below its budget: pausing costs a system call per connection.
+everything else waits in the kernel's socket buffers, so the bound is real. A quarter of the pool's
+budget is for lanes that hold little: however much is kept for clients that do not read, small
+answers to others have room. A lane or the pool stays over until it is well below its budget:
+pausing costs a system call per connection.
 """
 
 from __future__ import annotations
@@ -31,18 +33,19 @@ class Memory:
         self._connections = connections
         self.lane_budget = lane_budget
         self.budget = pool_budget
+        self._reserve = pool_budget // 4
 
     def hold(self, lane: Lane, size: int) -> None:
         lane.held += size
         self.held += size
-        if lane.held > self.lane_budget or self.held > self.budget:
+        if self.over or lane.held > self.lane_budget or self.held > self.budget - self._reserve:
             self.weigh(lane)
 
     def release(self, lane: Lane, size: int) -> None:
         size = min(size, lane.held)  # a closed lane has given back everything already
         lane.held -= size
         self.held -= size
-        if lane.over or self.over:
+        if lane.over_budget or self.over:
             self.weigh(lane)
 
     def leave(self, lane: Lane) -> None:
@@ -56,41 +59,51 @@ class Memory:
             self.apply()  # another one is the oldest now
 
     def weigh(self, lane: Lane) -> None:
-        before = lane.over, self.over, self._full
-        lane.over = _over(lane.held, self.lane_budget, lane.over)
-        self.over = _over(self.held, self.budget, self.over)
+        before = lane.over_budget, self.over, self._full
+        self.over = _over(self.held, self.budget - self._reserve, self.over)
         self._full = self.held > self.budget
-        if before != (lane.over, self.over, self._full):
+        lane.over_budget = _over(lane.held, self._allowance, lane.over_budget)
+        if before != (lane.over_budget, self.over, self._full):
             self.apply()
+
+    @property
+    def _allowance(self) -> int:
+        """What a lane may hold without having to wait."""
+        if not self.over:
+            return self.lane_budget
+        return min(self.lane_budget, self._reserve // max(1, len(self.lanes)))
 
     def apply(self) -> None:
         """Pauses and resumes connections so that only those are read that may be."""
+        allowance = self._allowance
         for batch in self.lanes:
-            batch.over_budget = batch.over or self.over
+            batch.over_budget = _over(batch.held, allowance, batch.over_budget)
         busy = [c for c in self._connections if c.lane in self.lanes]
-        urgent = {c for c in busy if c.lane and c.call and c.lane.urgent(c.call)}
+        urgent = {
+            c for c in busy if c.lane and c.lane.over_budget and c.call and c.lane.urgent(c.call)
+        }
         favoured = self._favoured({c.lane for c in urgent if c.lane}) if self.over else None
         for connection in busy:
             lane = connection.lane
-            if self.over:
-                read = lane is favoured and connection in urgent
+            if lane and lane.over_budget:
+                read = connection in urgent and (lane is favoured or not self.over)
             else:
-                read = not (lane and lane.over) or connection in urgent
+                read = True
             if read:
                 connection.resume()
             else:
                 connection.pause()
 
     def _favoured(self, lanes: set[Lane]) -> Lane | None:
-        """The oldest of these lanes, which have urgent calls in flight.
+        """The oldest of these lanes, which have urgent calls in flight and hold much.
 
         An older one without any is passed over if its calls wait for a connection, since somebody
-        must finish first. If it waits for its client to read, then above the budget all wait with
-        it: one answer more for each of many slow clients would be no bound."""
+        must finish first. If it waits for its client to read, then above the budget all that hold
+        much wait with it: one answer more for each of many slow clients would be no bound."""
         for lane in self.lanes:
             if lane in lanes:
                 return lane
-            if lane.held and not lane.waiting and self._full:
+            if lane.over_budget and not lane.waiting and self._full:
                 return None
         return None
 

@@ -37,6 +37,8 @@ PATIENCE: Final = 1.0
 """Seconds that a passed-through request waits for a connection."""
 REST: Final = 1.0
 """Seconds without new connections after one failed while others live: the backend has its fill."""
+KEPT_WAITING: Final = 1.0
+"""Seconds after which a connection that waits for its client makes room for those who wait."""
 REPLAYABLE: Final = 64 * 1024
 """The largest body that is sent twice."""
 
@@ -74,6 +76,8 @@ class Pool:
         self.memory = Memory(self.connections, limits.batch_buffer_bytes, limits.buffer_bytes)
 
         self._limit = upstream.connections
+        self._extra = 0
+        """Connections beyond the limit, for those that wait for their clients."""
         self._winding_down = False
         self._most_streams_waiting = upstream.waiting
         self._retry_methods = frozenset(upstream.retry.methods)
@@ -318,6 +322,7 @@ class Pool:
         """What it carries may last for ever: it no longer counts."""
         self.connections.discard(connection)
         self.detached.add(connection)
+        self._count_again(connection)
         connection.expires = 0.0
         self.dispatch()
 
@@ -339,13 +344,14 @@ class Pool:
         self.detached.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
+        self._count_again(connection)
 
     # --- new connections -------------------------------------------------------------------------
 
     def _grow(self) -> None:
         """A connection for each waiting call that none is being made for, within the limit."""
         wanted = self.waiting + len(self._again) - self.connecting
-        room = self._limit - len(self.connections) - self.connecting
+        room = self._limit + self._extra - len(self.connections) - self.connecting
         number = min(wanted, room)
         if number <= 0 or (self.connections and not self._again and self._resting()):
             return
@@ -471,6 +477,8 @@ class Pool:
         for connection in (*self.connections, *self.detached):
             self._look_at(connection, now)
         self._give_up_turns(now)
+        if self.turns and self._full():
+            self._spare(now)
         self.dispatch()  # a rest may be over
 
     def _look_at(self, connection: Connection, now: float) -> None:
@@ -486,6 +494,21 @@ class Pool:
         elif now >= connection.deadline:
             connection.fail("http_response_timeout", "backend_timeout")
 
+    def _spare(self, now: float) -> None:
+        """Whoever waits for a turn does not wait for other people's clients. As many slow uploads
+        or readers as there are connections would else leave none to anybody, for as long as they
+        like; and they are bounded, being clients."""
+        for connection in self.connections:
+            if not connection.spared and connection.kept_waiting(now) > KEPT_WAITING:
+                connection.spared = True
+                connection.expires = 0.0  # it is not used again
+                self._extra += 1
+
+    def _count_again(self, connection: Connection) -> None:
+        if connection.spared:
+            connection.spared = False
+            self._extra -= 1
+
     def _give_up_turns(self, now: float) -> None:
         """Streams that waited too long. While a connection is being made it may be theirs."""
         since = now - PATIENCE - (self.timeouts.connect if self.connecting else 0.0)
@@ -494,7 +517,8 @@ class Pool:
                 self.stop(lane, lambda call: _NO_TURN)
 
     def _full(self) -> bool:
-        return not self.idle and len(self.connections) + self.connecting >= self._limit
+        most = self._limit + self._extra
+        return not self.idle and len(self.connections) + self.connecting >= most
 
     def _streams_waiting(self) -> int:
         return sum(lane.exchange is not None for lane in self.turns)

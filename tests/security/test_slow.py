@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config.settings import Client, Limits
+from gateway.config.settings import Client, Limits, Upstream
 from gateway.reception import Desk
+from gateway.upstream import pool
 from tests.front import eventually, get, raw
 from tests.security.siege import (
     AGENDIZE,
@@ -105,6 +106,43 @@ async def test_who_does_not_read_his_answer_is_cut_and_so_is_what_is_done_for_hi
             await backend.until(lambda: backend.open == 0 or path != "/passed")
             assert "gateway_buffered_bytes 0.0" in await gate.metrics()
             await gate.alive()
+
+
+LARGE_ANSWER = ok(b'"%b"' % (b"x" * 2**23))
+LINGERING = {
+    "uploads": head("POST /slow HTTP/1.1", [("Content-Length", "100000")]) + b"x",
+    "readers": got("/large"),
+    "readers of results": posted("/batch", GUIDEWIRE.document([GUIDEWIRE.entry("/large")])),
+}
+
+
+@pytest.mark.parametrize("kind", LINGERING)
+async def test_who_keeps_a_connection_waiting_keeps_it_from_nobody(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as many as there are connections to the backend, and more than memory is for."""
+    monkeypatch.setattr(pool, "KEPT_WAITING", 0.05)
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            await peer.send(LARGE_ANSWER if request.target == "/large" else ok())
+
+    limits = Limits(batch_buffer_bytes=2**20, buffer_bytes=2**22)
+    async with RawBackend(script) as backend, AsyncExitStack() as stack:
+        upstream = Upstream(url=backend.url, connections=4)
+        gate = await stack.enter_async_context(siege(backend, upstream=upstream, limits=limits))
+        async with AsyncExitStack() as slow:
+            for number in range(8):
+                client = await slow.enter_async_context(raw(gate.address, limit=1000))
+                client.send(LINGERING[kind])
+                seen = backend.peers if kind == "uploads" else backend.requests
+                await backend.until(lambda: len(seen) > number)  # noqa: B023
+            for form in FORMATS:
+                assert form.statuses(await gate.bulk(form, [form.entry("/x")] * 8)) == [200] * 8
+            await gate.alive()
+        await backend.until(lambda: backend.open <= 4)
+        assert "gateway_subrequests_in_flight 0.0" in await gate.metrics()
 
 
 async def hundred(gate: Siege, number: int) -> None:

@@ -193,22 +193,44 @@ async def test_over_the_pools_budget_only_the_oldest_lanes_urgent_call_is_read(
         await young.count(2)
 
 
-async def test_a_lane_that_waits_for_its_client_holds_the_others_up_only_over_the_budget(
+async def test_a_lane_that_waits_for_its_client_holds_large_ones_up_only_over_the_budget(
     pool_for: MakePool,
 ) -> None:
     async with (
-        RawBackend(answering(ok(bytes(MB // 4)))) as backend,
+        RawBackend(answering(ok(bytes(MB)))) as backend,
         pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=4 * MB) as pool,
     ):
         slow, other = Owner(pool), Owner(pool)
         slow.lane.hold(5 * MB)  # rendered, not read by its client
         other.send()
-        await backend.until(lambda: len(backend.requests) == 1)
+        await until(lambda: other.lane.held > MB // 2)
         assert paused(pool) == {"/"}
-        slow.lane.release(3 * MB // 2)  # it has begun to read
+        slow.lane.release(2 * MB)  # it has begun to read
         assert pool.memory.over
         await other.count(1)
-        slow.lane.release(7 * MB // 2)
+        slow.lane.release(3 * MB)
+
+
+async def test_a_lane_that_holds_little_is_read_whatever_others_hold(pool_for: MakePool) -> None:
+    """A quarter of the budget is theirs, in even shares: two of half a megabyte here."""
+    async with (
+        RawBackend(answering(ok(bytes(MB // 4)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=4 * MB) as pool,
+    ):
+        slow, other = Owner(pool), Owner(pool)
+        slow.lane.hold(5 * MB)
+        for _ in range(10):
+            assert (await other.get()).status == 200
+            other.free()
+        other.is_urgent = lambda call: False
+        for _ in range(8):
+            other.send()
+        await until(lambda: other.lane.over_budget)
+        assert paused(pool) == {"/"}
+        assert other.lane.held < MB // 2 + 8 * (MB // 4 + READ)
+        assert len(other.replies) < 18
+        slow.lane.release(5 * MB)
+        await other.count(18)
 
 
 async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_up(
