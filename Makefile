@@ -21,10 +21,14 @@ bench: $(ready)
 
 fuzz: $(ready)
 	@$(python) -m pytest -n 2 --hypothesis-profile=fuzz $(properties) $(ARGS)
+	@$(python) -m tests.fuzz --seconds $(SECONDS)
 
-# Parsers, rules, schedule and pool, with twenty thousand fresh examples of each property.
+# Parsers, rules, schedule and pool, with twenty thousand fresh examples of each property; then as
+# long as one likes of bytes for whoever reads some (tests/fuzz/README.md).
 properties = tests/dialects/test_map.py tests/test_headers.py tests/test_target.py \
-	tests/test_bodies.py tests/planning tests/templates tests/test_execution.py tests/upstream
+	tests/test_bodies.py tests/planning tests/templates tests/test_execution.py tests/upstream \
+	tests/fuzz
+SECONDS = 60
 
 soak: $(ready)
 	@$(python) -m tests.soak $(ARGS)

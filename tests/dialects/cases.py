@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from gateway.batch import (
     Answer,
     BulkCall,
     Call,
+    Dialect,
     Evaluate,
     Failure,
     Headers,
@@ -119,7 +121,7 @@ class Case:
         if not step.subrequest.target:
             return _open(step) or {"holds": step.size - 1}
         call = expand.sketch(step, self.context)
-        fields = [f"{name}: {value}" for name, value in (*call.headers, *call.extra)]
+        fields = [f"{name}: {value}" for name, value in (*call.own, *call.headers, *call.extra)]
         shown = {"send": line(call), "headers": fields, "body": _shown(call.body)}
         return {**shown, **_open(step)}
 
@@ -129,18 +131,28 @@ class Case:
         if isinstance(self.tree, Refused):
             refused = self.tree
             return _whole(self.dialect.refusal(refused.status, refused.reason, refused.message))
-        return Exchange(self, self.tree, self._json("upstream.json") or []).run()
+        canned = _CannedReplies(self._json("upstream.json") or [])
+        response = Exchange(self.dialect, self.context, self.tree, canned.answer).run()
+        assert not canned.left, "replies that nobody asked for"
+        return response
 
 
 class Exchange:
-    """One run of a plan against canned replies."""
+    """One run of a plan; `answer` is the backend, and the helper for expressions."""
 
-    def __init__(self, case: Case, tree: Plan, canned: list[dict[str, Any]]) -> None:
-        self._case = case
+    def __init__(
+        self,
+        dialect: Dialect,
+        context: expand.Context,
+        tree: Plan,
+        answer: Callable[[Call | Evaluate], Reply],
+    ) -> None:
+        self._dialect = dialect
+        self._context = context
         self._plan = tree
-        self._canned = deque(canned)
+        self._answer = answer
         self._schedule = Schedule(tree, WIDTH)
-        self._delivery = Delivery(tree, case.dialect.renderer(tree.batch), _fault)
+        self._delivery = Delivery(tree, dialect.renderer(tree.batch), _fault)
         self._gated = tree.batch.gated
         self._outcomes: dict[int, Outcome] = {}
 
@@ -160,7 +172,6 @@ class Exchange:
                 return _whole(answer)
             self._delivery.replies[step.index] = reply
             waiting.extend(self._finish(step, reply.failed))
-        assert not self._canned, "replies that nobody asked for"
         self._delivery.advance()
         assert self._delivery.done
         return _head(200, (("Content-Type", "application/json"),)) + self._delivery.take().data
@@ -173,7 +184,7 @@ class Exchange:
 
     def _expand(self, step: Step) -> tuple[Answer | None, Outcome]:
         """A step of many calls: one after another, in the order in which it asks for them."""
-        expansion = expand.start(step, self._case.context, self._outcomes)
+        expansion = expand.start(step, self._context, self._outcomes)
         self._delivery.source(step.index, expansion)
         waiting = deque(expansion.begin())
         while waiting:
@@ -187,31 +198,19 @@ class Exchange:
         self._delivery.end(step.index, outcome)
         return None, outcome
 
-    def _answer(self, work: Call | Evaluate) -> Reply:
-        canned = self._canned.popleft()
-        if isinstance(work, Evaluate):
-            assert canned.pop("evaluate") == work.expression
-            if "context" in canned:
-                assert canned.pop("context") == json.loads(work.context)
-            return canned_reply(canned, None)
-        assert canned.pop("to") == line(work)
-        if "sent" in canned:
-            assert canned.pop("sent") == _shown(work.body)
-        return canned_reply(canned, work)
-
     def _reply(self, step: Step) -> Reply:
         subrequest = step.subrequest
         if subrequest.refusal is not None:
             return failed(subrequest.refusal)
         if not subrequest.target:
             return GROUP
-        return self._answer(expand.call(step, self._case.context))
+        return self._answer(expand.call(step, self._context))
 
     def _gate(self, step: Step, reply: Reply) -> Answer | None:
         if not self._gated or reply is GROUP or reply.call is None:
             return None
         self._gated = False
-        return self._case.dialect.gate(self._plan.batch, reply) if not reply.failure else None
+        return self._dialect.gate(self._plan.batch, reply) if not reply.failure else None
 
     def _skip(self, skip: Skip) -> None:
         slug = "onfail_abort" if self._plan.steps[skip.because].subrequest.barrier else "dependency"
@@ -221,6 +220,25 @@ class Exchange:
 def _fault() -> None:
     """Told of a result that could not be rendered, within the `except`: the case fails with it."""
     raise
+
+
+class _CannedReplies:
+    """What stands in upstream.json."""
+
+    def __init__(self, replies: list[dict[str, Any]]) -> None:
+        self.left = deque(replies)
+
+    def answer(self, work: Call | Evaluate) -> Reply:
+        canned = self.left.popleft()
+        if isinstance(work, Evaluate):
+            assert canned.pop("evaluate") == work.expression
+            if "context" in canned:
+                assert canned.pop("context") == json.loads(work.context)
+            return canned_reply(canned, None)
+        assert canned.pop("to") == line(work)
+        if "sent" in canned:
+            assert canned.pop("sent") == _shown(work.body)
+        return canned_reply(canned, work)
 
 
 @dataclass
