@@ -298,7 +298,7 @@ def problem_body(failure: Failure) -> bytes:
             "type": "about:blank",
             "title": HTTPStatus(failure.code).phrase,
             "status": failure.code,
-            "detail": failure.message or failure.details.replace("_", " "),
+            "detail": failure.words,
             "error": failure.error,
             "reason": failure.details,
             "sent": failure.sent,

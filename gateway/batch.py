@@ -55,6 +55,27 @@ STATUS_OF = {
 """RFC 9209 error type -> the status of its result, unless the failure names another."""
 
 
+_WORDS = {
+    "connection_refused": "the backend refuses connections",
+    "destination_unavailable": "the backend cannot be reached",
+    "dns_error": "the backend's name cannot be resolved",
+    "tls_certificate_error": "the backend's certificate is not accepted",
+    "tls_protocol_error": "the TLS handshake with the backend failed",
+    "connection_timeout": "the backend took no connection in time",
+    "connection_terminated": "the backend closed the connection instead of answering",
+    "connection_limit_reached": "no connection to the backend was free",
+    "http_response_timeout": "the backend did not answer in time",
+    "http_response_incomplete": "the backend's answer was cut short",
+    "http_protocol_error": "the backend's answer is no valid HTTP",
+    "http_response_content_coding": "the coding of the backend's answer cannot be undone",
+    "http_response_body_size": "the backend's answer is too large",
+    "http_response_header_section_size": "the head of the backend's answer is too large",
+    "proxy_loop_detected": "a bulk call inside a bulk call",
+    "proxy_internal_error": "a fault of the gateway's own",
+}
+"""For people, where whoever made the failure wrote nothing; else the slug says enough."""
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why the gateway, and not the backend, made this result (DESIGN part 5)."""
 
@@ -76,6 +97,11 @@ class Failure(msgspec.Struct, frozen=True):
     @property
     def code(self) -> int:
         return self.status or STATUS_OF[self.error]
+
+    @property
+    def words(self) -> str:
+        """One line for a person."""
+        return self.message or _WORDS.get(self.error) or self.details.replace("_", " ")
 
 
 # --- what the client asked -----------------------------------------------------------------------

@@ -123,32 +123,6 @@ def phrase(status: int, reason: bytes = b"") -> str:
 # --- results made by the gateway -----------------------------------------------------------------
 
 
-_SAID = {
-    "connection_refused": "the backend refuses connections",
-    "destination_unavailable": "the backend cannot be reached",
-    "dns_error": "the backend's name cannot be resolved",
-    "tls_certificate_error": "the backend's certificate is not accepted",
-    "tls_protocol_error": "the TLS handshake with the backend failed",
-    "connection_timeout": "the backend took no connection in time",
-    "connection_terminated": "the backend closed the connection instead of answering",
-    "connection_limit_reached": "no connection to the backend was free",
-    "http_response_timeout": "the backend did not answer in time",
-    "http_response_incomplete": "the backend's answer was cut short",
-    "http_protocol_error": "the backend's answer is no valid HTTP",
-    "http_response_content_coding": "the coding of the backend's answer cannot be undone",
-    "http_response_body_size": "the backend's answer is too large",
-    "http_response_header_section_size": "the head of the backend's answer is too large",
-    "proxy_loop_detected": "a bulk call inside a bulk call",
-    "proxy_internal_error": "a fault of the gateway's own",
-}
-"""For people, where whoever made the failure wrote nothing; else the slug says enough."""
-
-
-def explanation(failure: Failure) -> str:
-    """One line for a person."""
-    return failure.message or _SAID.get(failure.error) or failure.details.replace("_", " ")
-
-
 def gateway_fields(failure: Failure) -> RawHeaders:
     """What marks an entry as ours and not the backend's (RFC 9209, DESIGN part 5)."""
     status = (

@@ -458,5 +458,5 @@ class Responses:
 
 
 def _ours(failure: Failure) -> bytes:
-    error = _error(failure.code, _results.explanation(failure))
+    error = _error(failure.code, failure.words)
     return b'{"error":%b,"gateway":%b}' % (error, _results.gateway_member(failure))

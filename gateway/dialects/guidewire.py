@@ -286,7 +286,7 @@ class Responses:
 
     def _ours(self, failure: Failure) -> bytes:
         """Its marks are shown whatever fields were asked for."""
-        code, message, skipped = failure.code, _results.explanation(failure), b""
+        code, message, skipped = failure.code, failure.words, b""
         if _skipped(failure):
             # Beside the status: clients that look at nothing else must not see a success (D-G2).
             skipped = b'"skipped":true,'

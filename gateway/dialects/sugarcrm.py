@@ -431,7 +431,7 @@ def _entry(lead: bytes, reply: Reply) -> bytes:
 
 
 def _ours(failure: Failure) -> bytes:
-    contents = _error(failure.label or _label(failure.code), _results.explanation(failure))
+    contents = _error(failure.label or _label(failure.code), failure.words)
     shown = _joined((*_OF_ERRORS, *_results.gateway_fields(failure)))
     return b'{"contents":%b,"headers":{%b}%b' % (contents, shown, _ends[failure.code, b""])
 

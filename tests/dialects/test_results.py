@@ -79,8 +79,8 @@ def test_a_missing_reason_is_the_registered_one(status: int, reason: bytes, text
 
 @pytest.mark.parametrize("error", list(STATUS_OF))
 def test_every_failure_has_words_for_a_person(error: str) -> None:
-    assert _results.explanation(Failure(error, "a_slug"))
-    assert _results.explanation(Failure(error, "a_slug", message="why")) == "why"
+    assert Failure(error, "a_slug").words
+    assert Failure(error, "a_slug", message="why").words == "why"
 
 
 def test_a_result_of_ours_is_marked_by_rfc_9209() -> None:

@@ -142,7 +142,7 @@ def _said(value: bytes | None) -> str:
 
 def _ours(failure: Failure) -> bytes:
     label = _TOO_MUCH if failure.code == 413 else ""
-    entry = error(failure.code, label, _results.explanation(failure))
+    entry = error(failure.code, label, failure.words)
     if failure.retry_after:
         entry = _with(entry, b"retryAfter", b'"%d"' % failure.retry_after)
     return _with(entry, b"gateway", _results.gateway_member(failure))
