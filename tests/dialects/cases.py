@@ -60,7 +60,8 @@ def read_request(text: bytes) -> BulkCall:
     path, _, query = address.partition("?")
     outer = tuple((name, value.strip()) for name, _, value in (f.partition(":") for f in fields))
     host = headers.first(outer, "host") or "localhost"
-    return BulkCall(path, query, outer, body, origins=frozenset({target.origin("http", host)}))
+    origins = frozenset({target.origin("http", host), target.origin("https", host)})
+    return BulkCall(path, query, outer, body, origins=origins)
 
 
 class Case:
@@ -213,8 +214,12 @@ class Exchange:
         return self._dialect.gate(self._plan.batch, reply) if not reply.failure else None
 
     def _skip(self, skip: Skip) -> None:
-        slug = "onfail_abort" if self._plan.steps[skip.because].subrequest.barrier else "dependency"
-        self._delivery.replies[skip.step] = failed(Failure("proxy_internal_response", slug))
+        """As `execution` words it."""
+        first = self._plan.steps[skip.because].subrequest
+        slug = "onfail_abort" if first.barrier else "dependency_failed"
+        message = f"{first.where} failed, so this was skipped"
+        failure = Failure("proxy_internal_response", slug, message=message)
+        self._delivery.replies[skip.step] = failed(failure)
 
 
 def _fault() -> None:
