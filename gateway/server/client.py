@@ -13,6 +13,8 @@ of the settings):
    cut. This holds beside any other state.
 5. An answer was sent to a client that may still be talking: what comes is thrown away, briefly.
 
+When every place is taken, those that were longest in one of the first two go before their time.
+
 Refusals are problem+json and name no byte of what was received.
 """
 
@@ -23,6 +25,7 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -419,6 +422,22 @@ class Client(RequestHandler):
         """aiohttp's own words quote what the client sent; `handle_error` says what there is."""
 
     # Deadlines.
+
+    @property
+    def quiet_since(self) -> float:
+        """When the last answer ended, or the head began that is not complete; never, while there is
+        something to be done for this client or to be said to it."""
+        waits = self._waiter is not None and not self._messages and not self._lingering
+        if not waits or self._current_request is not None:
+            return inf
+        return self._began or self._heard
+
+    def give_way(self) -> None:
+        """Somebody else needs the place."""
+        if self._began:
+            self._clients.refused(door.HEAD_TIMEOUT, self)
+            self.write(canned(door.HEAD_TIMEOUT))
+        self.force_close()
 
     def sweep(self, now: float, deadlines: settings.Client) -> None:
         if self._lingering:

@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any, Protocol, cast
 
 from aiohttp import web
@@ -22,6 +23,10 @@ from gateway.server.request import Request
 
 TICK = 0.25
 """Seconds between two looks at the connections: how late a deadline may be."""
+QUIET = 2.0
+"""Seconds without a request after which a connection may have to give way."""
+ROOM = 16
+"""The part of all places, one in so many, that is made free at a time."""
 _NEVER = 1e7
 """aiohttp's own idle timer, put far away: it knows nothing of heads that have begun."""
 
@@ -147,7 +152,16 @@ class Clients(web.Server):
         now = self._loop.time()
         for client in list(self.open):
             client.sweep(now, self.deadlines)
+        if len(self.open) >= self.limit:
+            self._make_room(now - QUIET)
         self.start()
+
+    def _make_room(self, before: float) -> None:
+        """Every place is taken: those who have asked for nothing longest give way to who comes."""
+        quiet = [(c.quiet_since, c) for c in self.open if c.quiet_since < before]
+        quiet.sort(key=itemgetter(0))
+        for _, client in quiet[: max(1, self.limit // ROOM)]:
+            client.give_way()
 
 
 def _request(message: Any, content: Any, client: Client, *_: Any) -> Request:

@@ -126,10 +126,10 @@ async def test_whoever_fills_the_operators_port_keeps_no_operator_out() -> None:
         assert "gateway_build_info" in await gate.metrics()
 
 
-async def silent(gate: Siege, stack: AsyncExitStack, count: int) -> None:
+async def unfinished(gate: Siege, stack: AsyncExitStack, count: int) -> None:
     for _ in range(count):
         client = await stack.enter_async_context(raw(gate.address))
-        client.send(b"GET / HTTP/1.1\r\nHost: ")
+        client.send(posted("/bulk", b" " * 1000)[:-1])
 
 
 async def test_operators_get_in_when_clients_fill_the_house() -> None:
@@ -140,7 +140,7 @@ async def test_operators_get_in_when_clients_fill_the_house() -> None:
             document = GUIDEWIRE.document([GUIDEWIRE.entry("/x")] * 8)
             tasks = [asyncio.create_task(gate.ask(posted("/batch", document))) for _ in range(10)]
             await backend.until(lambda: len(backend.requests) == 64)
-            await silent(gate, stack, 10)
+            await unfinished(gate, stack, 10)
             await eventually(lambda: len(gate.gateway.worker.clients.open) == 20)
             assert (await gate.talk(got("/x")))[0].status == 503
             for page in ("/livez", "/readyz", "/limits"):

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.config.settings import Client, Limits, Upstream
 from gateway.reception import Desk
+from gateway.server import clients
 from gateway.upstream import pool
 from tests.front import eventually, get, raw
 from tests.security.siege import (
@@ -170,17 +171,43 @@ async def test_the_healthy_are_served_beside_the_slow() -> None:
                 assert (await gate.ask(got("/x"))).status == 200
 
 
+UNFINISHED = head("POST /bulk HTTP/1.1", [("Content-Length", "1000000")]) + b"["
+
+
 async def test_connections_have_a_bound_and_are_free_again() -> None:
     async with RawBackend(echo) as backend, siege(backend, client=Client(connections=8)) as gate:
         async with AsyncExitStack() as stack:
             for _ in range(8):
-                await stack.enter_async_context(raw(gate.address))
+                client = await stack.enter_async_context(raw(gate.address))
+                client.send(UNFINISHED)
             await eventually(lambda: len(gate.gateway.worker.clients.open) == 8)
             for _ in range(50):
                 (answer,) = await gate.talk(got("/x"))
                 assert (answer.status, answer.all("retry-after")) == (503, ["1"])
         await eventually(lambda: not gate.gateway.worker.clients.open)
         assert (await gate.ask(got("/x"))).status == 200
+
+
+async def test_when_every_place_is_taken_those_who_ask_for_nothing_give_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Silent from the first, silent since their answer, or slow to say what they want."""
+    monkeypatch.setattr(clients, "QUIET", 0.0)
+    async with RawBackend(echo) as backend, siege(backend, client=Client(connections=4)) as gate:
+        async with raw(gate.address) as busy, raw(gate.address) as slow, AsyncExitStack() as stack:
+            busy.send(UNFINISHED)
+            slow.send(b"GET /x HTTP/1.1\r\nHost: ")
+            idle = await stack.enter_async_context(raw(gate.address))
+            idle.send(got("/idle"))
+            assert (await idle.head()).startswith(b"HTTP/1.1 200 ")
+            silent = await stack.enter_async_context(raw(gate.address))
+            assert (await slow.rest()).startswith(b"HTTP/1.1 408 ")
+            for _ in range(2):
+                await stack.enter_async_context(raw(gate.address))
+            assert await silent.rest() == b""
+            assert b"HTTP/1.1" not in await idle.rest()
+            busy.send(b" " * (1_000_000 - 2) + b"]")
+            assert (await busy.head()).startswith(b"HTTP/1.1 422 ")
 
 
 async def test_a_thousand_requests_in_one_breath_are_answered_one_by_one() -> None:
