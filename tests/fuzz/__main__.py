@@ -48,13 +48,12 @@ def main() -> int:
 
 def _fuzz(name: str, hunt: Hunt, seconds: float) -> int:
     """How many inputs broke a promise: 0, or the 1 that it stopped at."""
-    data, failure = b"", None
+    failure = None
     began = monotonic()
     try:
         hunt.replay()
         while monotonic() < began + seconds:
-            data = hunt.make()
-            hunt.run(data)
+            hunt.go_on()
             if hunt.slowest > SLOW:
                 raise TooSlow(f"{hunt.slowest:.1f} s")
     except Exception as error:
@@ -64,13 +63,13 @@ def _fuzz(name: str, hunt: Hunt, seconds: float) -> int:
     figures = f"{hunt.executions:10} {rate:9.0f} {hunt.slowest * 1000:11.1f} {len(hunt.found):12}"
     print(f"{name:14} {figures} {failures:9}", flush=True)
     if failure is not None:
-        _report(name, hunt, data, failure)
+        _report(name, hunt, failure)
     return failures
 
 
-def _report(name: str, hunt: Hunt, data: bytes, failure: Exception) -> None:
+def _report(name: str, hunt: Hunt, failure: Exception) -> None:
     traceback.print_exception(failure, file=sys.stdout)
-    found = data if isinstance(failure, TooSlow) else hunt.broken(data)
+    found = hunt.tried if isinstance(failure, TooSlow) else hunt.broken()
     path = corpus.keep(name, found, f"to be mended: {type(failure).__name__}")
     print(f"\n{found!r}\nis kept in {path}; to see it again:")
     print(f"python -m pytest tests/fuzz/test_corpora.py -k 'kept and {name}'")

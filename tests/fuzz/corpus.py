@@ -23,6 +23,7 @@ def kept(subject: str) -> list[bytes]:
 
 def keep(subject: str, data: bytes, why: str = "") -> Path:
     path = FOLDER / f"{subject}.txt"
-    with path.open("a") as file:
-        file.write(f"# {why}\n{data!r}\n" if why else f"{data!r}\n")
+    if data not in kept(subject):
+        with path.open("a") as file:
+            file.write(f"# {why}\n{data!r}\n" if why else f"{data!r}\n")
     return path

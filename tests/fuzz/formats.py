@@ -51,6 +51,8 @@ OUTER: Headers = (
     ("Idempotency-Key", "key"),
     ("Content-Type", "application/json"),
 )
+OF_THE_WHOLE = ("expected object, ", "a key stands twice", "number out of range", "nested ")
+"""How mistakes begin that have no place in the document."""
 KNOWN_METHODS = PathRules().methods
 MOST_SUBREQUESTS = 30
 MOST_CALLS = 60
@@ -102,7 +104,7 @@ def _inherited(dialect: Dialect) -> Headers:
 def _refused(dialect: Dialect, refused: Refused) -> Signs:
     """It says where and what, in the format's own shape, and quotes nothing unprintable."""
     place, _, mistake = refused.message.rpartition(": ")
-    assert mistake, refused.message
+    assert place or mistake.startswith(OF_THE_WHOLE), mistake
     assert refused.message.isprintable()
     assert len(refused.message) < 1000  # a place may be sixty levels deep
     answer = dialect.refusal(refused.status, refused.reason, refused.message)

@@ -34,6 +34,8 @@ class Hunt:
         self.executions = 0
         self.slowest = 0.0
         """Seconds of CPU."""
+        self.tried = b""
+        """The last input."""
         self.found: list[bytes] = []
         """What showed something new, and is not kept yet."""
         self._run = subject.run
@@ -49,26 +51,26 @@ class Hunt:
         for data in self._kept:
             self._known |= self._timed(data)
 
-    def make(self) -> bytes:
-        return self._random.choice(self._makers).make()
-
-    def run(self, data: bytes) -> None:
+    def go_on(self) -> None:
+        """Makes one more, and runs that."""
+        data = self._random.choice(self._makers).make()
         new = self._timed(data) - self._known
         if new:
             self._known |= new
             self.found.append(smallest(data, lambda shorter: new <= self._signs(shorter), 300))
             self._kept.append(self.found[-1])
 
+    def broken(self) -> bytes:
+        """A small input that breaks a promise, made of the last one, which did."""
+        return smallest(self.tried, self._breaks)
+
     def _timed(self, data: bytes) -> Signs:
+        self.tried = data
         self.executions += 1
         before = thread_time()
         signs = self._run(data)
         self.slowest = max(self.slowest, thread_time() - before)
         return signs
-
-    def broken(self, data: bytes) -> bytes:
-        """A small input that breaks a promise, made of one that does."""
-        return smallest(data, self._breaks)
 
     def _signs(self, data: bytes) -> Signs:
         try:
