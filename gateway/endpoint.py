@@ -17,13 +17,14 @@ from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import BodyStalled, ClientAnswer, date, encoded, invite, wire
-from gateway.batch import Answer, BatchRecord, RawHeaders, RefusedRecord, Trace
+from gateway.answer import BodyStalled, ClientAnswer, date, encoded, invite, problem, wire
+from gateway.batch import Answer, BatchRecord, Failure, RawHeaders, RefusedRecord, Trace
 from gateway.config import Settings
 from gateway.config.limits import of_call
 from gateway.cors import Cors
 from gateway.errors import Refused
 from gateway.execution import Execution, Guard, Run, Terms
+from gateway.planning.delivery import Chunk
 from gateway.planning.graph import Plan
 from gateway.reception import Desk, Manners, Outer
 from gateway.upstream import Pool
@@ -51,6 +52,10 @@ TOLD = (
 """What a client is told, beside its dialect's limits; how much the process can hold it is not."""
 
 
+Done = Callable[[ClientAnswer], None]
+"""Is told a request's answer when it has been written."""
+
+
 class BulkEndpoint:
     """One path that takes bulk calls in one dialect."""
 
@@ -76,13 +81,33 @@ class BulkEndpoint:
         self._cors = cors
         self._about = about
 
+    def begin(
+        self, request: web.BaseRequest, path: str, params: Mapping[str, str], done: Done
+    ) -> bool:
+        """Answers a POST whose document came with its head, without a task of its own: `done` is
+        told, perhaps before this returns. `path` is in normal form, `params` what its template
+        found in it. False: this one needs `answer`."""
+        if not 0 < (request.content_length or 0) <= SMALL:
+            return False
+        outer, trace = self._received(request)
+        try:
+            self._admit(outer)
+            body = self._in_hand(request) or b""
+            began = self._execution.clock()
+            plan = self._desk.plan(outer, path, params, body)
+            outer.parsed = self._execution.clock() - began
+            run = self._start(outer, trace, plan, len(body))
+        except Refused as mistake:
+            done(self._refuse(outer, trace, mistake))
+            return True
+        outer.wire.on_gone = _Writing(outer, run, done).abandon
+        return True
+
     async def answer(
         self, request: web.BaseRequest, path: str, params: Mapping[str, str]
     ) -> ClientAnswer:
-        """Answers one POST. `path` is in normal form, `params` what its template found in it."""
-        outer = _Outer(request, self._desk.manners, self._cors)
-        recorder = self._execution.recorder
-        trace = recorder.trace(request.method, outer.scheme, request.raw_path, outer.headers)
+        """The same for any POST. Cancelled, it leaves the batch to itself."""
+        outer, trace = self._received(request)
         try:
             self._admit(outer)
             body = await self._read(request)
@@ -91,7 +116,12 @@ class BulkEndpoint:
             run = self._start(outer, trace, plan, len(body))
         except Refused as mistake:
             return self._refuse(outer, trace, mistake)
-        return await self._deliver(outer, run)
+        end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
+        writing = _Writing(outer, run, end.set_result)
+        try:
+            return await end
+        finally:
+            writing.abandon()
 
     async def options(self, request: web.BaseRequest) -> ClientAnswer:
         """Answers one OPTIONS: a browser's question, or one about what may be asked here."""
@@ -101,6 +131,12 @@ class BulkEndpoint:
         return outer.answer(200, ((b"Allow", b"POST, OPTIONS"), _JSON)).finish(self._about())
 
     # --- before anything is sent -----------------------------------------------------------------
+
+    def _received(self, request: web.BaseRequest) -> tuple[_Outer, Trace | None]:
+        outer = _Outer(request, self._desk.manners, self._cors)
+        recorder = self._execution.recorder
+        trace = recorder.trace(request.method, outer.scheme, request.raw_path, outer.headers)
+        return outer, trace
 
     def _admit(self, outer: _Outer) -> None:
         """What can be said before the body is read."""
@@ -126,14 +162,20 @@ class BulkEndpoint:
         if (outer.first("content-encoding") or "identity").strip().lower() != "identity":
             raise Refused("unsupported_media_type", "content-encoding: expected none")
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
-        limits, admission, content = self._desk.limits, self._admission, request.content
-        most = limits.request_bytes
-        announced = request.content_length or 0
+    def _in_hand(self, request: web.BaseRequest) -> bytes | None:
+        """A small body that came with its head."""
+        announced, most = request.content_length or 0, self._desk.limits.request_bytes
         if announced > most:
             raise _too_large(most)
-        if 0 < announced <= SMALL and content.is_eof():
-            return content.read_nowait()  # it came with the head
+        here = 0 < announced <= SMALL and request.content.is_eof()
+        return request.content.read_nowait() if here else None
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        body = self._in_hand(request)
+        if body is not None:
+            return body
+        limits, admission, content = self._desk.limits, self._admission, request.content
+        most = limits.request_bytes
         invite(request)
         pieces: list[bytes] = []
         size = 0
@@ -196,41 +238,89 @@ class BulkEndpoint:
             )
         )
         retry = ((b"Retry-After", b"%d" % mistake.retry_after),) if mistake.retry_after else ()
-        return self._whole(outer, answer, retry)
+        return outer.whole(answer, retry)
 
-    # --- after -----------------------------------------------------------------------------------
 
-    async def _deliver(self, outer: _Outer, run: Run) -> ClientAnswer:
-        """Writes results as they become due; a batch that is quick is a single write."""
+class _Writing:
+    """A batch's answer on its way to the client. Results are written as they become due, and wait
+    while the client is behind; a batch that is quick is a single write."""
+
+    def __init__(self, outer: _Outer, run: Run, done: Done) -> None:
+        self._outer = outer
+        self._run = run
+        self._done = done
+        self._answer: ClientAnswer | None = None
+        self._chunk: Chunk | None = None
+        """What was written last, until the client has taken it."""
+        self._over = False
+        run.when_due(self._write)
+
+    def abandon(self) -> None:
+        """The client has left, or we have. `done` is not told."""
+        if not self._over:
+            self._leave("cut" if self._outer.wire.dropped else "client_gone")
+
+    def _write(self) -> None:
+        if self._over:
+            return
         try:
-            await run.due()
-            timing = _timing(outer, run)
-            if run.answer is not None:
-                return self._whole(outer, run.answer, (timing,))
-            answer = outer.answer(200, (_JSON, _UNBUFFERED, timing))
-            while True:
-                chunk = run.take()
-                if run.complete:
+            answer = self._answer = self._answer or self._begin()
+            if not answer.ended:
+                self._chunk = chunk = self._run.take()
+                if self._run.complete:
                     answer.finish(chunk.data)
-                    await outer.wire.room()
-                    run.written(chunk)
-                    return answer
-                await answer.write(chunk.data)
-                run.written(chunk)
-                del chunk  # nobody counts it any more, and the next one may be long in coming
-                await run.due()
-        except asyncio.CancelledError:
-            run.abandon("cut" if outer.wire.dropped else "client_gone")
-            raise
-        except BaseException:
-            run.abandon("cut")
-            raise
-        finally:
-            run.finished()
+                else:
+                    answer.send(chunk.data)
+        except Exception:
+            self._break_off()
+            return
+        if self._outer.wire.writing_paused:
+            self._outer.wire.on_room = self._written
+        else:
+            self._written()
 
-    def _whole(self, outer: _Outer, answer: Answer, extra: RawHeaders = ()) -> ClientAnswer:
-        fields = encoded((("Content-Type", answer.content_type), *answer.headers))
-        return outer.answer(answer.status, (*fields, *extra)).finish(answer.body)
+    def _begin(self) -> ClientAnswer:
+        outer, run = self._outer, self._run
+        timing = _timing(outer, run)
+        if run.answer is not None:
+            return outer.whole(run.answer, (timing,))
+        return outer.answer(200, (_JSON, _UNBUFFERED, timing))
+
+    def _written(self) -> None:
+        """The client has taken what was written, or so much of it that more may follow."""
+        answer = self._answer
+        if self._over or answer is None:
+            return
+        self._outer.wire.on_room = None
+        if self._chunk is not None:
+            self._run.written(self._chunk)
+            self._chunk = None  # nobody counts it any more
+        if answer.ended:
+            self._over = True
+            self._run.finished()
+            self._done(answer)
+        else:
+            self._run.when_due(self._write)
+
+    def _break_off(self) -> None:
+        """A bug of ours: told within its `except`, and never a whole answer."""
+        self._run.bug()
+        self._leave("cut")
+        answer = self._answer
+        if answer is not None and answer.began:
+            answer.cut()
+        else:
+            answer = problem(self._outer.request, _BUG, close=True)
+        self._done(answer)
+
+    def _leave(self, outcome: str) -> None:
+        self._over = True
+        self._chunk = None
+        self._run.abandon(outcome)
+        self._run.finished()
+
+
+_BUG = Failure("proxy_internal_error", "internal")
 
 
 def _too_large(most: int) -> Refused:
@@ -292,6 +382,10 @@ class _Outer(Outer):
     def answer(self, status: int, fields: RawHeaders) -> ClientAnswer:
         number = (b"X-Request-Id", self.id.encode("latin-1"))
         return ClientAnswer(self.request, status, (*fields, number, *self._shared, date()))
+
+    def whole(self, answer: Answer, extra: RawHeaders = ()) -> ClientAnswer:
+        fields = encoded((("Content-Type", answer.content_type), *answer.headers))
+        return self.answer(answer.status, (*fields, *extra)).finish(answer.body)
 
     def preflight(self, cors: Cors) -> ClientAnswer:
         fields = (("X-Request-Id", self.id), *cors.preflight(self.first("origin")))

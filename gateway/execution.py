@@ -2,10 +2,9 @@
 
 A `Run` is one batch on its way. It has no task of its own: the pool tells it of every reply
 (`replied`), it asks the schedule what may start, makes the calls, and lets `Delivery` turn what is
-next in order into bytes. The only task is the writer's, the outer request's handler: it waits for
-`due`, takes what there is and writes it to the client. When the handler is cancelled because the
-client left, the run goes on without it (`abandon`), since a write that was sent cannot be called
-back.
+next in order into bytes. Whoever answers the outer request is called `when_due`, takes what there
+is and writes it to the client. When the client leaves, the run goes on without it (`abandon`),
+since a write that was sent cannot be called back.
 
 `Execution` holds the runs of the process, oldest first, and looks at their clocks.
 """
@@ -120,7 +119,7 @@ class Run:
     _writing = False
     _gone = False
     _settled = False
-    _writer: asyncio.Future[None] | None = None
+    _writer: Callable[[], None] | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(
@@ -164,14 +163,11 @@ class Run:
 
     # --- the writer's side -----------------------------------------------------------------------
 
-    async def due(self) -> None:
-        """Returns when there is something to write: the flush rule says so, or all is done."""
-        while not (self._due and self._open):
-            self._writer = self._execution.loop.create_future()
-            try:
-                await self._writer
-            finally:
-                self._writer = None
+    def when_due(self, write: Callable[[], None]) -> None:
+        """Has `write` called, once and not from within this, when there is something to write: the
+        flush rule says so, or all is done."""
+        self._writer = write
+        self._wake()
 
     def take(self) -> Chunk:
         """Everything that is ready. Tell `written` when the client has it."""
@@ -210,6 +206,10 @@ class Run:
         self._release(self._delivery.drop())
         self._stop(_gone_unless_written)
         self._settle()
+
+    def bug(self) -> None:
+        """Told within its `except`: what is due could not be written."""
+        self._recorder.bug("answer", self.record)
 
     @property
     def age(self) -> float:
@@ -528,8 +528,9 @@ class Run:
         self._wake()
 
     def _wake(self) -> None:
-        if self._due and self._open and self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
+        if self._due and self._writer is not None and self._open:
+            self._execution.loop.call_soon(self._writer)
+            self._writer = None
 
     @property
     def _open(self) -> bool:

@@ -98,10 +98,13 @@ class Service:
         return self._proxy.answer(request)
 
     def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
-        """Most of what passes through and is complete needs no task of its own. `done` may be told
-        the answer before this returns. False: this request needs `handle`."""
-        if request.method in ("POST", "OPTIONS") and self._endpoints.route(request.raw_path):
-            return False
+        """Most requests that are complete need no task of their own. `done` may be told the answer
+        before this returns. False: this one needs `handle`."""
+        if request.method in ("POST", "OPTIONS"):
+            found = self._endpoints.route(request.raw_path)
+            if found is not None:
+                endpoint, params, path = found
+                return request.method == "POST" and endpoint.begin(request, path, params, done)
         return self._proxy.begin(request, done)
 
     def _agrees(self, settings: Settings, about: Callable[[Settings], object]) -> bool:

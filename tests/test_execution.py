@@ -207,6 +207,12 @@ class Scene:
             if call.step in steps:
                 call.sent = True
 
+    async def due(self) -> None:
+        """Until there is something to write."""
+        due = asyncio.Event()
+        self.run.when_due(due.set)
+        await due.wait()
+
     def text(self) -> str:
         """Takes what is ready, as the writer does."""
         chunk = self.run.take()
@@ -226,7 +232,7 @@ async def test_results_leave_in_client_order_whatever_the_order_of_replies() -> 
 
 async def test_a_batch_without_subrequests_is_complete_at_once() -> None:
     scene = Scene()
-    await scene.run.due()
+    await scene.due()
     assert scene.text() == "<>"
     scene.run.finished()
     assert scene.recorder.ended[0].ok == 0
@@ -235,14 +241,14 @@ async def test_a_batch_without_subrequests_is_complete_at_once() -> None:
 async def test_the_writer_is_woken_by_the_flush_timer_while_results_are_missing() -> None:
     scene = Scene(*letters("rr"))
     scene.answer(0)
-    await scene.run.due()
+    await scene.due()
     assert scene.text() == "<0:200 "
     assert not scene.run.complete
 
 
 async def test_the_last_result_wakes_the_writer_at_once() -> None:
     scene = Scene(*letters("r"), flush=3600)
-    due = asyncio.ensure_future(scene.run.due())
+    due = asyncio.ensure_future(scene.due())
     await asyncio.sleep(0)
     assert not due.done()
     scene.answer(0)
@@ -306,7 +312,7 @@ REFUSED = Answer(401, b"no")
 async def test_a_first_401_becomes_the_answer_and_nothing_more_is_sent() -> None:
     scene = Scene(*letters("rrw"), dialect=Digits(REFUSED), gated=True)
     scene.answer(0, 401)
-    await scene.run.due()
+    await scene.due()
     assert scene.run.answer is REFUSED
     assert scene.waiting == []
     scene.run.finished()
@@ -316,7 +322,7 @@ async def test_a_first_401_becomes_the_answer_and_nothing_more_is_sent() -> None
 async def test_the_head_waits_for_the_first_reply_even_when_later_ones_are_there() -> None:
     scene = Scene(*letters("rr"), dialect=Digits(REFUSED), gated=True)
     scene.answer(1)
-    due = asyncio.ensure_future(scene.run.due())
+    due = asyncio.ensure_future(scene.due())
     await asyncio.sleep(0.01)
     assert not due.done()
     scene.answer(0)
@@ -337,14 +343,14 @@ async def test_no_answer_to_the_first_call_opens_the_gate() -> None:
     call = scene.lane.calls[0]
     scene.lane.answer(call, failed(Failure("connection_refused", "refused"), call))
     scene.answer(1)
-    await scene.run.due()
+    await scene.due()
     assert scene.text() == "<0:502 1:200 >"
 
 
 async def test_when_nothing_was_ever_sent_the_gate_holds_nothing_back() -> None:
     refusal = Failure("http_request_error", "no_method", status=404)
     scene = Scene(sub(place=0, refusal=refusal), dialect=Digits(REFUSED), gated=True)
-    await scene.run.due()
+    await scene.due()
     assert scene.text() == "<0:404 >"
 
 
