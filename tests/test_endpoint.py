@@ -36,8 +36,12 @@ class House:
         self.ops = ops
         self.client = client
 
-    def post(self, path: str, body: bytes | dict[str, Any], **more: Any) -> Any:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    def post(
+        self, path: str, body: bytes | dict[str, Any], *, chunked: bool = False, **more: Any
+    ) -> Any:
+        data: Any = body if isinstance(body, bytes) else json.dumps(body).encode()
+        if chunked:
+            data = _pieces(data)
         headers = {"Content-Type": "application/json", **more.pop("headers", {})}
         return self.client.post(self.base + path, data=data, headers=headers, **more)
 
@@ -45,6 +49,10 @@ class House:
         async with self.client.get(self.ops + "/metrics") as answer:
             lines = (await answer.text()).splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 @asynccontextmanager
@@ -375,11 +383,18 @@ async def test_a_first_401_with_sugars_label_is_an_outer_401_and_no_write_was_se
 # --- clients that leave --------------------------------------------------------------------------
 
 
-async def test_when_the_client_leaves_a_write_in_flight_ends_and_nothing_new_starts() -> None:
+either_way = pytest.mark.parametrize("chunked", [False, True], ids=["by callbacks", "by a task"])
+"""A call whose document came with its head needs no task; any other does."""
+
+
+@either_way
+async def test_when_the_client_leaves_a_write_in_flight_ends_and_nothing_new_starts(
+    chunked: bool,
+) -> None:
     gate = asyncio.Event()
     async with RawBackend(gated(gate)) as backend, house(backend) as gateway:
         task = asyncio.ensure_future(
-            gateway.post("/bulk", batch(3, method="POST", data="{}")).__aenter__()
+            gateway.post("/bulk", batch(3, method="POST", data="{}"), chunked=chunked).__aenter__()
         )
         await backend.until(lambda: len(backend.requests) == 1)
         task.cancel()
@@ -395,28 +410,57 @@ async def test_when_the_client_leaves_a_write_in_flight_ends_and_nothing_new_sta
         assert await gateway.metric("gateway_buffered_bytes") == 0
 
 
-async def test_when_the_client_leaves_reads_in_flight_are_closed_at_once() -> None:
+@either_way
+async def test_when_the_client_leaves_reads_in_flight_are_closed_at_once(chunked: bool) -> None:
     async with RawBackend(silent) as backend, house(backend) as gateway:
-        task = asyncio.ensure_future(gateway.post("/bulk", batch(3)).__aenter__())
+        post = gateway.post("/bulk", batch(3), chunked=chunked)
+        task = asyncio.ensure_future(post.__aenter__())
         await backend.until(lambda: len(backend.peers) == 3)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await backend.until(lambda: backend.open == 0)
 
 
-async def test_a_client_that_stops_reading_is_cut_and_the_batch_says_so() -> None:
+@either_way
+async def test_a_client_that_stops_reading_is_cut_and_the_batch_says_so(chunked: bool) -> None:
     client = dataclasses.replace(Settings().client, write_stall=0.3)
     answer = ok(b'"' + b"x" * 8_000_000 + b'"')
     async with RawBackend(answering(answer)) as backend, house(backend, client=client) as gateway:
         host, port = gateway.base.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port), limit=1024)
         body = json.dumps(batch(4)).encode()
-        head = f"POST /bulk HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
+        framing = f"Content-Length: {len(body)}"
+        if chunked:
+            framing, body = (
+                "Transfer-Encoding: chunked",
+                b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+            )
+        writer.write(f"POST /bulk HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + body)
         while not await gateway.metric('gateway_batches_total{dialect="sugarcrm",outcome="cut"}'):
             await asyncio.sleep(0.05)
         assert await gateway.metric("gateway_buffered_bytes") == 0
         writer.transport.abort()
+
+
+@either_way
+async def test_a_bug_while_the_answer_is_written_is_a_500_and_nothing_is_left(
+    chunked: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with RawBackend(answering(ok(b"{}"))) as backend, house(backend) as gateway:
+        with monkeypatch.context() as broken:
+            broken.setattr("gateway.endpoint._timing", stumble)
+            async with gateway.post("/bulk", batch(2), chunked=chunked) as answer:
+                assert answer.status == 500
+                assert (await answer.json())["error"] == "proxy_internal_error"
+        async with gateway.post("/bulk", batch(2), chunked=chunked) as answer:
+            assert len(await answer.json()) == 2
+        assert await gateway.metric("gateway_batches_in_flight") == 0
+        assert await gateway.metric("gateway_buffered_bytes") == 0
+        assert await gateway.metric('gateway_batches_total{dialect="sugarcrm",outcome="cut"}') == 1
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 async def test_secrets_and_bodies_reach_no_log_line(capfd: pytest.CaptureFixture[str]) -> None:
