@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from aiohttp.test_utils import TestServer
@@ -10,6 +11,7 @@ from aiohttp.test_utils import TestServer
 from gateway.config.settings import Listener, Settings, Upstream
 from gateway.demo.backend import Crm
 from gateway.server import serving
+from tests.support import truto_sdk
 
 LOOPBACK = Listener(address="127.0.0.1:0")
 
@@ -70,3 +72,69 @@ async def test_sugarcrms_client_survives_a_refresh_of_its_token() -> None:
     assert answered[0] == 200
     assert [result["status"] for result in answered[1]] == [200, 200]
     assert sum(seen.method == "POST" and "Contacts" in seen.target for seen in crm.seen) == 1
+
+
+TRUTO = """
+import asyncio, json, sys
+from aiohttp import ClientResponseError
+from truto_python_sdk import TrutoApi
+
+async def use():
+    api = TrutoApi(token="demo", base_url=sys.argv[1])
+    good, bad = json.load(sys.stdin)
+    answer = await api.batch_requests.create(good)
+    try:
+        refused = await api.batch_requests.create(bad)
+    except ClientResponseError as error:
+        refused = error.status
+    users = [user async for user in api.proxy_api.list("users", {"integrated_account_id": "A"})]
+    print(json.dumps([answer, refused, users]))
+
+asyncio.run(use())
+"""
+
+
+async def test_trutos_sdk_sends_batches_and_is_told_of_a_refusal() -> None:
+    """Two pages of contacts, notes of each, a loop; a batch that names nobody; pass-through."""
+    python = truto_sdk.python()
+    good = {
+        "integrated_account_id": "A",
+        "args": {"limit": 3, "ids": ["con-1", "con-2"]},
+        "resources": [
+            {
+                "resource": "crm/contacts",
+                "method": "list",
+                "query": {"limit": "{{args.limit:int}}"},
+            },
+            {
+                "resource": "crm/notes",
+                "method": "list",
+                "depends_on": "crm/contacts",
+                "query": {"contact": {"id": "{{resources.crm.contacts.id}}"}},
+            },
+            {
+                "resource": "users",
+                "method": "get",
+                "id": "{{args.ids}}",
+                "loop_on": "{{args.ids}}",
+                "persist": True,
+            },
+        ],
+    }
+    bad = {**good, "resources": [{**good["resources"][1], "depends_on": "nobody"}]}
+    crm = Crm(work=0.0)
+    async with TestServer(crm.app) as backend, serving(settings(backend)) as gateway:
+        process = await asyncio.create_subprocess_exec(
+            *(python, "-c", TRUTO, f"http://{gateway.address}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate(json.dumps([good, bad]).encode())
+    answer, refused, users = json.loads(out)
+    contacts = [contact["id"] for contact in answer["result"]["crm/contacts"]]
+    assert contacts == [f"con-{number}" for number in range(1, 6)]
+    assert {note["contact"]["id"] for note in answer["result"]["crm/notes"]} <= set(contacts)
+    assert [user["id"] for user in answer["result"]["users"]] == ["con-1", "con-2"]
+    assert answer["errors"] == {"crm/contacts": [], "crm/notes": [], "users": []}
+    assert refused == 400
+    assert [user["id"] for user in users] == contacts
