@@ -30,23 +30,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp import web
-from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.answer import BodyStalled, ClientAnswer, canned, problem
 from gateway.batch import Failure
 from gateway.config import settings
 from gateway.server import door
 from gateway.server.process import where
+from gateway.server.reading import HEAD, Reading
 from gateway.server.request import Request
 
 if TYPE_CHECKING:
     from gateway.server.clients import Clients
 
-HEAD = 64 * 2**10
-"""Most bytes of a head that comes in more than one piece."""
 TUNNEL = 64 * 2**10
 """Bytes of a tunnel to have in hand before its client has to wait; twice as many at most."""
 AHEAD = 64 * 2**10
@@ -64,20 +63,17 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Client(RequestHandler):
+class Client(Reading):
     """One client's connection."""
 
     __slots__ = (
         "_began",
-        "_chunked",
         "_clients",
         "_flushed",
         "_flushed_at",
-        "_head_bytes",
         "_heard",
         "_in_hand",
         "_kept",
-        "_last_words",
         "_linger_end",
         "_lingering",
         "_socket",
@@ -101,17 +97,12 @@ class Client(RequestHandler):
         """When the last byte came, or the last answer ended."""
         self._began = 0.0
         """When the head began that is not yet complete; 0 when there is none."""
-        self._head_bytes = 0
         self._lingering = 0.0
         """Until when to throw away what comes, if nothing more does; 0: it is read."""
         self._linger_end = 0.0
         self._written = 0
         self._flushed = 0
         self._flushed_at = 0.0
-        self._chunked: StreamReader | None = None
-        """The chunked body that the parser read last, or still reads."""
-        self._last_words: StreamReader | None = None
-        """What the client says after this body is not listened to."""
         self._in_hand: Request | None = None
         """The request in hand, if no task handles it: then aiohttp knows of none."""
         self._kept = b""
@@ -156,42 +147,27 @@ class Client(RequestHandler):
         if self._lingering:
             self._lingering = min(self._heard + LINGER, self._linger_end)
             return
-        if self._last_words is not None and self._last_words.is_eof():
+        if self._deaf:
             return
         if self._in_hand is not None or self._kept:
             self._keep(data)
             return
         self.uninvited = False  # if it was, it has lost its patience, as RFC 9110 10.1.1 has it
-        if self._chunked is not None and self._chunked.is_eof() and not self._upgraded:
-            self._renew_parser()
-        known = len(self._messages)
-        # aiohttp's task sleeps on, until it is known whether there is something for it.
-        waiter, self._waiter = self._waiter, None
-        super().data_received(data)
-        self._waiter = waiter
-        if waiter is None or waiter.done():
-            self._distrust(known, data)
-            if self._messages and self._current_request is not None:
-                self._look_for_a_bad_body(self._current_request.content)
-        elif not self._messages:
+        plain = self._read(data)
+        if plain is None and self._idle and not self._messages:
             self._head_grows(len(data))
             return
-        elif len(self._messages) > 1 or not self._begin():
-            self._distrust(known, data)
-            waiter.set_result(None)
         self._began = 0.0
-        self._head_bytes = 0
+        if plain is None or not self._begin(*plain):
+            self._wake()
 
     # A request that no task handles.
 
-    def _begin(self) -> bool:
-        """Whether the request that has come is in hand now: it is complete, nothing is wrong with
-        it, and who is to answer it needs no task for that. aiohttp would make two, and a writer."""
-        message, content = self._messages[0]
-        if not isinstance(message, RawRequestMessage) or not content.is_eof():
-            return False
+    def _begin(self, message: RawRequestMessage, content: StreamReader) -> bool:
+        """Whether the request that has come is in hand now: nothing is wrong with it, and who is to
+        answer it needs no task for that. aiohttp would make two, and a writer."""
         request = Request(message, content, self)
-        if message.chunked or message.upgrade or door.objection(request) is not None:
+        if door.objection(request) is not None:
             return False
         self._clients.serves(self)
         self._in_hand = request
@@ -241,63 +217,6 @@ class Client(RequestHandler):
             self._resume_reading_for_buffer()
         self.data_received(data)
 
-    # What is wrong with aiohttp's parser.
-
-    def _renew_parser(self) -> None:
-        """aiohttp's parser gives the last field of a trailer to the request that comes next, which
-        behind a shared connection is somebody else's. So none reads on behind a chunked body."""
-        self._chunked = None
-        self._parser = HttpRequestParser(
-            self,
-            self._loop,
-            self._read_bufsize,
-            max_line_size=self.max_line_size,
-            max_field_size=self.max_field_size,
-            max_headers=self.max_headers,
-            payload_exception=RequestPayloadError,
-            auto_decompress=False,
-            max_msg_queue_size=self._max_msg_queue_size,
-        )
-
-    def _distrust(self, known: int, data: bytes) -> None:
-        """Finds requests behind which the parser cannot be relied upon; with those before them the
-        connection ends.
-
-        1. One read right behind a chunked body, before the parser could be renewed.
-        2. A chunked one with which the queue is full: there are bytes left in the parser.
-        3. One that offers a protocol unknown to aiohttp: it loses what it has read behind it.
-        """
-        messages = self._messages
-        for place in range(known, len(messages)):
-            message, payload = messages[place]
-            if not isinstance(message, RawRequestMessage):
-                continue
-            if self._chunked is not None:
-                while len(messages) > place:
-                    messages.pop()
-                self._last_words = EMPTY_PAYLOAD
-                if not messages and self._current_request is None:
-                    self.close()
-                return
-            if message.chunked:
-                self._chunked = payload
-                if place + 1 >= self._max_msg_queue_size:
-                    self._last_words = payload
-            elif message.upgrade and _loses(message, data):
-                self._last_words = payload
-
-    def _look_for_a_bad_body(self, content: StreamReader) -> None:
-        """Something follows a body that has not ended: aiohttp's parser has given up in the middle
-        of it, and does not tell whoever waits for the rest."""
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(RequestPayloadError())
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """aiohttp says so at every read of a body, and then feeds its parser with nothing, in case
-        that had to stop before."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.on_room is not None:
@@ -308,13 +227,6 @@ class Client(RequestHandler):
     @property
     def leaving(self) -> bool:
         return self._clients.leaving or self.uninvited or (self._unsure and not self._messages)
-
-    @property
-    def _unsure(self) -> bool:
-        """It may be that what comes next is not listened to: chunks are still coming, and nothing
-        that comes with the last of them is read."""
-        chunked = self._chunked
-        return self._last_words is not None or (chunked is not None and not chunked.is_eof())
 
     def invite(self) -> None:
         if self.uninvited:
@@ -383,6 +295,9 @@ class Client(RequestHandler):
             answer.cut()
         if answer is not None and self._last_words is not None and not self._messages:
             answer.close()
+        if behind := self._declined():
+            self._kept = behind + self._kept
+            self._loop.call_soon(self._go_on)
         if self.uninvited:
             # It was never asked for its body and is not going to send it; the answer said `close`.
             self.uninvited = False
@@ -511,12 +426,6 @@ class Client(RequestHandler):
     def _abort(self) -> None:
         if self._socket is not None:
             self._socket.abort()
-
-
-def _loses(message: RawRequestMessage, data: bytes) -> bool:
-    """Whether aiohttp's parser drops bytes that follow this request's head."""
-    known = message.headers.get("Upgrade", "").lower() in ("tcp", "websocket")
-    return not known and data.find(b"\r\n\r\n") + 4 != len(data)
 
 
 class _Tunnel:

@@ -191,7 +191,6 @@ HEADS: dict[str, Refused | Read] = {
         + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
         + NEXT,
         b"",
-        False,
     ),
 }
 
