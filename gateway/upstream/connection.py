@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
             memory = self._memory  # `hold`, without the call
             lane.held += arrived
             memory.held += arrived
-            if lane.held > memory.lane_budget or memory.held > memory.budget:
+            if lane.held > memory.lane_budget or memory.held > memory.mark:
                 memory.weigh(lane)
         elif self._tunnel:
             self._tunnelled(data)

@@ -32,13 +32,15 @@ class Memory:
         """Batches, oldest first. Streams are held up by their own readers instead."""
         self._connections = connections
         self.lane_budget = lane_budget
-        self.budget = pool_budget
+        self._budget = pool_budget
         self._reserve = pool_budget // 4
+        self.mark = self._most = pool_budget - self._reserve
+        """Bytes above which every further one is weighed; 0 while there are too many."""
 
     def hold(self, lane: Lane, size: int) -> None:
         lane.held += size
         self.held += size
-        if self.over or lane.held > self.lane_budget or self.held > self.budget - self._reserve:
+        if lane.held > self.lane_budget or self.held > self.mark:
             self.weigh(lane)
 
     def release(self, lane: Lane, size: int) -> None:
@@ -60,8 +62,9 @@ class Memory:
 
     def weigh(self, lane: Lane) -> None:
         before = lane.over_budget, self.over, self._full
-        self.over = _over(self.held, self.budget - self._reserve, self.over)
-        self._full = self.held > self.budget
+        self.over = _over(self.held, self._most, self.over)
+        self.mark = 0 if self.over else self._most
+        self._full = self.held > self._budget
         lane.over_budget = _over(lane.held, self._allowance, lane.over_budget)
         if before != (lane.over_budget, self.over, self._full):
             self.apply()
