@@ -127,6 +127,8 @@ def mask_query(target: str) -> str:
     path, mark, query = target.partition("?")
     if "://" in path:
         path = "/" + path.partition("://")[2].partition("/")[2]
+    if not query:
+        return path + mark
     masked = [
         f"{name}=*" if equals else name and "*"
         for name, equals, _ in (pair.partition("=") for pair in query.split("&"))

@@ -112,7 +112,7 @@ class RequestTrace:
         context = server.get_span_context()
         self.id = f"{context.trace_id:032x}"
         self.sampled = context.trace_flags.sampled
-        self._flags = f"{context.trace_flags:02x}"
+        self._flags = "01" if self.sampled else "00"
         self._tracer = tracer
         self._method = method
         self._server = self._span = server
