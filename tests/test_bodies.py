@@ -407,16 +407,23 @@ def test_other_bytes_become_base64(content_type: bytes | None, body: bytes) -> N
     assert encoded
 
 
-def test_what_is_long_and_full_of_control_characters_is_no_text() -> None:
-    """As a string it would be six times as long; UTF-16 is full of them and means it."""
-    assert bodies.splice(b"\x01" * 5000, b"text/plain")[1]
-    assert bodies.splice(b"a\x01" * 5000, None)[1]
-    for body, declared in (
-        (b"\x01" * 4000, b"text/plain"),
-        (b"\x1b[0m" + b"a" * 100 + b"\r\n\t" * 5000, b"text/plain"),
-        (("a" * 5000).encode("utf-16"), b"text/plain; charset=utf-16"),
-    ):
-        assert not bodies.splice(body, declared)[1]
+@pytest.mark.parametrize("unit", [b"\x01", b"a\x01", b'"', b"\\", b'"a"'])
+def test_what_is_long_and_mostly_escapes_is_no_text(unit: bytes) -> None:
+    """As a string it would be up to six times as long."""
+    assert bodies.splice(unit * 300_000, b"text/plain")[1]
+    assert bodies.splice(unit * 300_000, None)[1]
+    assert not bodies.splice(unit * 80_000, b"text/plain")[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "declared"),
+    [
+        (b"\x1b[0m" + b"a" * 40 + b'\r\n\t"quoted"', b"text/plain"),
+        ("a".encode("utf-16le"), b"text/plain; charset=utf-16le"),
+    ],
+)
+def test_long_texts_with_some_escapes_are_texts(body: bytes, declared: bytes) -> None:
+    assert not bodies.splice(body * 300_000, declared)[1]
 
 
 def test_what_its_charset_cannot_read_becomes_base64() -> None:

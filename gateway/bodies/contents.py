@@ -17,15 +17,15 @@ def splice(body: bytes, content_type: bytes | None) -> tuple[bytes, bool]:
 
     What is declared JSON, or not declared at all, goes in as it is if it is JSON. Anything else is
     a JSON string: text by its charset (UTF-8 unless one is named), other bytes in base64, and what
-    is long and full of control characters. Text that merely looks like JSON stays text, so that a
-    route's type does not hang on its contents.
+    is long and mostly escapes. Text that merely looks like JSON stays text, so that a route's type
+    does not hang on its contents.
     """
     expected_json, charset = _declared(content_type)
     if expected_json:
         contents = body.removeprefix(_BYTE_ORDER_MARK)  # it may not stand inside a document
         if _is_json(contents):
             return contents, False
-    if charset in _WITH_CONTROLS or not _full_of_controls(body):
+    if charset in _WITH_CONTROLS or not _full_of_escapes(body):
         try:
             return orjson.dumps(body.decode(charset)), False
         except (UnicodeDecodeError, orjson.JSONEncodeError):  # bytes, or UTF-16 with half a pair
@@ -33,19 +33,22 @@ def splice(body: bytes, content_type: bytes | None) -> tuple[bytes, bool]:
     return b'"%b"' % b2a_base64(body, newline=False), True
 
 
-_SHORT = 4096
+_LONG = 256 * 1024
 _WITH_CONTROLS = frozenset({"utf-16", "utf-16le", "utf-16be", "iso-2022-jp"})
 """Charsets whose texts hold such bytes."""
-_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b"})
-"""Each becomes six characters of a JSON string."""
+_ESCAPED = bytes({*range(32), *b'"\\'})
+_SIXFOLD = bytes({*_ESCAPED} - {*b'\t\n\r\f\b"\\'})
+"""Each becomes six characters of a JSON string, the others two."""
 
 
-def _full_of_controls(body: bytes) -> bool:
-    """More than one byte in 8 is a control character, so it is no text that anybody wrote; as a
-    string it would be up to six times as long."""
-    if len(body) <= _SHORT:
+def _full_of_escapes(body: bytes) -> bool:
+    """It is long, and so much of it would be escaped in a JSON string that it is no text anybody
+    wrote: that would be up to six times as long, and take as long to make."""
+    if len(body) <= _LONG:
         return False
-    return len(body) - len(body.translate(None, _CONTROLS)) > len(body) // 8
+    sixfold = len(body) - len(body.translate(None, _SIXFOLD))
+    escaped = len(body) - len(body.translate(None, _ESCAPED))
+    return sixfold > len(body) // 8 or escaped > len(body) // 2
 
 
 _validate = msgspec.json.Decoder(msgspec.Raw).decode

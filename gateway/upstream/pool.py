@@ -37,7 +37,7 @@ PATIENCE: Final = 1.0
 """Seconds that a passed-through request waits for a connection."""
 REST: Final = 1.0
 """Seconds without new connections after one failed while others live: the backend has its fill."""
-KEPT_WAITING: Final = 1.0
+KEPT_WAITING: Final = 0.25
 """Seconds after which a connection that waits for its client makes room for those who wait."""
 REPLAYABLE: Final = 64 * 1024
 """The largest body that is sent twice."""
