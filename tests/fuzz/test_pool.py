@@ -180,11 +180,15 @@ class Pooling(RuleBasedStateMachine):
         for _ in range(rounds):
             self._serve()
 
-    def _serve(self) -> None:
+    def _serve(self) -> bool:
+        """Whether anybody wanted anything."""
         if self.origin.attempts:
             self._do(self.origin.succeed)
         elif busy := self._busy():
             self._answer(busy[0], _whole)
+        else:
+            return False
+        return True
 
     def _answer(self, wire: Wire, answer: Callable[[str], bytes], cut: int = 999) -> None:
         asked, call = self._asked(wire), wire.connection.call
@@ -299,8 +303,8 @@ class Pooling(RuleBasedStateMachine):
         """A backend that answers everything: then everybody has heard, and nothing is left."""
         if self.winds_down:
             self._do(self.pool.wind_down)
-        for _ in range(200):
-            self._serve()
+        most = 3 * (len(self.calls) + len(self.streams) + self.limit)
+        assert any(not self._serve() for _ in range(most + 1))
         self.every_call_is_in_one_place()
         for owner in self.owners:
             assert len(owner.replies) == sum(o is owner for o, _ in self.calls.values())
