@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 
 import pytest
 from aiohttp import web
@@ -166,6 +167,18 @@ async def test_a_client_may_wait_longer_for_its_answer_than_it_may_be_idle() -> 
         connection.sweep(asyncio.get_running_loop().time() + 3600, gateway.worker.clients.deadlines)
         desk.answer()
         assert (await client.answer())[1] == b"done"
+
+
+async def test_a_client_that_waits_for_its_answer_does_not_give_way_to_others() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get())
+        await desk.number(1)
+        gateway.worker.clients._make_room(inf)
+        desk.answer()
+        assert (await client.answer())[1] == b"done"
+        gateway.worker.clients._make_room(inf)
+        assert await client.rest() == b""
 
 
 async def test_an_answer_that_ends_the_connection_ends_it() -> None:

@@ -161,6 +161,11 @@ class Client(Reading):
         if plain is None or not self._begin(*plain):
             self._wake()
 
+    @property
+    def _busy(self) -> bool:
+        """It has a request in hand, by a task or without one."""
+        return self._current_request is not None or self._in_hand is not None
+
     # A request that no task handles.
 
     def _begin(self, message: RawRequestMessage, content: StreamReader) -> bool:
@@ -278,7 +283,7 @@ class Client(Reading):
         return self.remote or "unix"
 
     def part(self) -> None:
-        if self._current_request is not None or self._in_hand is not None:
+        if self._busy:
             self.cut()
         else:
             self.force_close()
@@ -343,7 +348,7 @@ class Client(Reading):
         """When the last answer ended, or the head began that is not complete; never, while there is
         something to be done for this client or to be said to it."""
         waits = self._waiter is not None and not self._messages and not self._lingering
-        if not waits or self._current_request is not None:
+        if not waits or self._busy:
             return inf
         return self._began or self._heard
 
@@ -363,7 +368,7 @@ class Client(Reading):
             self.cut()
         elif self._current_request is not None:
             self._sweep_body(now - self._heard, self._current_request, deadlines.body_stall)
-        elif self._waiter is not None and self._in_hand is None:
+        elif self._waiter is not None and not self._busy:
             self._sweep_head(now, deadlines)
 
     def _stuck(self, now: float) -> float:
