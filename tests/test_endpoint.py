@@ -130,6 +130,15 @@ async def test_bytes_of_bodies_survive_both_ways() -> None:
         assert backend.requests[0].body == up
 
 
+async def test_large_documents_and_small_ones_take_turns_on_one_connection() -> None:
+    async with RawBackend(echo) as backend, house(backend) as gateway:
+        for size in (10, 900_000, 10, 100_000, 10):
+            body = batch(1, method="POST", data={"x": "y" * size})
+            async with gateway.post("/bulk", body) as answer:
+                assert answer.status == 200
+                assert len(await answer.json()) == 1
+
+
 async def test_what_a_subrequest_is_sent_with() -> None:
     async with RawBackend(answering(ok())) as backend, house(backend) as gateway:
         fields = {

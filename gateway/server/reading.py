@@ -77,6 +77,7 @@ class Reading(RequestHandler):
         if self._chunked is not None and self._chunked.is_eof() and not self._upgraded:
             self._renew_parser()
         known = len(self._messages)
+        ahead = self._listens_ahead
         waiter, self._waiter = self._waiter, None
         super().data_received(data)
         self._waiter = waiter
@@ -89,7 +90,17 @@ class Reading(RequestHandler):
                 self._head_bytes = 0
                 return (message, content) if content.is_eof() else None
         self._look_at(known, data, certain, small)
+        if ahead and len(self._messages) <= known:
+            self._count_ahead(len(data))
         return None
+
+    @property
+    def _listens_ahead(self) -> bool:
+        """A request is in hand and has been read to its end: what comes is a head."""
+        request = self._current_request
+        if request is None or self._upgraded:
+            return False
+        return bool((self._messages[-1][1] if self._messages else request.content).is_eof())
 
     def _look_at(self, known: int, data: bytes, certain: bool, small: bool) -> None:
         """What is not simply one request. `certain`: the read began with one."""
@@ -101,9 +112,6 @@ class Reading(RequestHandler):
         self._distrust(known, data, certain)
         if len(messages) > known:
             self._head_bytes = 0
-        elif request is not None and not self._upgraded:
-            read_last = messages[-1][1] if messages else request.content
-            self._count_ahead(len(data) if read_last.is_eof() else 0)
         if messages and request is not None:
             _look_for_a_bad_body(request.content)
 
