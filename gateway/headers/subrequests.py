@@ -51,7 +51,12 @@ def _inherits(rules: HeaderRules, policy: HeaderPolicy, trusted: bool) -> Callab
 
 def untraced(fields: Headers) -> Headers:
     """Without the fields of a trace, for where the gateway writes its own."""
-    return tuple([field for field in fields if kind(normal(field[0])) is not Kind.TRACE])
+    return tuple([field for field in fields if not _of_a_trace(field[0])])
+
+
+@lru_cache(maxsize=256)
+def _of_a_trace(spelling: str) -> bool:
+    return kind(normal(spelling)) is Kind.TRACE
 
 
 # --- own fields ----------------------------------------------------------------------------------
