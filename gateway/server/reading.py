@@ -74,23 +74,24 @@ class Reading(RequestHandler):
     def _read(self, data: bytes) -> tuple[RawRequestMessage, StreamReader] | None:
         """Puts the requests that have come at the end of the queue, and wakes nobody. What it
         returns stands there alone: one request, whole and plain, while aiohttp's task waits."""
-        if self._chunked is not None and self._chunked.is_eof() and not self._upgraded:
+        chunked, messages = self._chunked, self._messages
+        if chunked is not None and chunked.is_eof() and not self._upgraded:
             self._renew_parser()
-        known = len(self._messages)
+        known = len(messages)
         ahead = self._listens_ahead
         waiter, self._waiter = self._waiter, None
         super().data_received(data)
         self._waiter = waiter
+        between, self._between = self._between, data.endswith(_END)
         idle = waiter is not None and not waiter.done()
-        certain, self._between = self._between and idle, data.endswith(_END)
         small = self._head_bytes + len(data) <= HEAD
-        if idle and small and len(self._messages) == 1 and self._chunked is None:
-            message, content = self._messages[0]
+        if idle and small and len(messages) == 1 and self._chunked is None:
+            message, content = messages[0]
             if isinstance(message, RawRequestMessage) and not (message.chunked or message.upgrade):
                 self._head_bytes = 0
                 return (message, content) if content.is_eof() else None
-        self._look_at(known, data, certain, small)
-        if ahead and len(self._messages) <= known:
+        self._look_at(known, data, idle and between, small)
+        if ahead and len(messages) <= known:
             self._count_ahead(len(data))
         return None
 

@@ -27,7 +27,6 @@ from gateway.batch import Call, Failure, RawHeaders, Reply
 from gateway.bodies import CodingError, Decoder
 
 if TYPE_CHECKING:
-    from gateway.upstream.exchange import Exchange
     from gateway.upstream.lane import Lane
     from gateway.upstream.pool import Pool
 
@@ -553,19 +552,16 @@ class Connection(asyncio.Protocol):
 
     def _forward(self, *, last: bool, keep: bool = False) -> None:
         """Hands on what this read brought."""
-        exchange = cast("Exchange", cast("Lane", self.lane).exchange)
+        lane = self.lane
+        assert lane is not None
+        exchange = lane.exchange
+        assert exchange is not None
         data = b"".join(self._body)
         self._body.clear()
         head = None
         if not self._told:
             self._told = True
-            head = Reply(
-                self._status,
-                self._reason,
-                self._headers,
-                seconds=monotonic() - self.started,
-                call=self.call,
-            )
+            head = Reply(self._status, self._reason, self._headers)
         elif not data and not last:
             return
         self.touched = True

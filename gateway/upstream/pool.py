@@ -114,6 +114,12 @@ class Pool:
         `call.body`. `upgrade`: a 101 is acceptable. `invite`: called when the backend asks for the
         body, which its sender holds back until then."""
         exchange = Exchange(self, call, sink, fields, upload, upgrade, invite)
+        if self.idle and not (self.turns or self.telling):
+            connection = self.idle.pop()
+            if connection.alive and not connection.readable():
+                self._start(connection, exchange, call)
+                return exchange
+            self._drop(connection)
         if self._full() and self._streams_waiting() >= self._most_streams_waiting:
             self._loop.call_soon(exchange.replied, call, failed(_NO_TURN, call))
         else:
