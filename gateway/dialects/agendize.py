@@ -228,15 +228,16 @@ class _Reader:
         where = f"{draft.where}.path"
         path = draft.entry.path
         if "{" not in path:
-            return _checked(path, where) + draft.tail
+            return _checked(path + draft.tail, where)
         try:
             parts = self._resolved(self._scan(path), draft, where)
         except Unresolved as why:
             raise Unresolved(f"{where}: {why.message}") from None
         # What will be put in is one segment, so a stand-in shows whether the rest may be sent.
-        shape = _checked("".join(p if isinstance(p, str) else "0" for p in parts), where)
+        shape = "".join(p if isinstance(p, str) else "0" for p in parts)
+        checked = _checked(shape + draft.tail, where)
         if len(parts) == 1:
-            return shape + draft.tail
+            return checked
         return references.PathTemplate(path, where, parts, draft.tail)
 
     def _body(self, draft: _Draft) -> bytes | Template | None:

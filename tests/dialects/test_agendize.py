@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import headers
+from gateway import headers, target
 from gateway.batch import Batch, BulkCall, Headers, Subrequest
 from gateway.dialects.agendize import MOST_REFERENCES, RULES, Agendize
 from gateway.errors import Refused
 from gateway.headers import HeaderPolicy
 from gateway.planning.graph import plan
+from gateway.target import LONGEST
 
 
 def parse(*requests: dict[str, Any], version: Any = "2.3", most: int = 100) -> Batch:
@@ -69,6 +70,23 @@ def test_a_batch_holds_only_so_many_references() -> None:
 
 
 # --- credentials ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.3"])
+@pytest.mark.parametrize("mark", ["", "{"])
+def test_an_outer_key_counts_as_part_of_the_address(version: Any, mark: str) -> None:
+    tail = "?apiKey=key"
+    longest = "/" + mark + "a" * (LONGEST - 1 - len(target.segment(mark)) - len(tail))
+    for path in (longest, longest + "a"):
+        body = json.dumps({"requests": [{"path": path}]}).encode()
+        call = BulkCall("/api/2.3/batch", "apiKey=key", (), body)
+        if path == longest:
+            (subrequest,) = Agendize(version).parse(call).subrequests
+            assert target.normalise(str(subrequest.target)) == subrequest.target
+        else:
+            with pytest.raises(Refused, match=r"requests\[0\]\.path: the address is longer than"):
+                Agendize(version).parse(call)
+
 
 NAMES = ("token", "apiKey", "Authorization")
 spellings = st.sampled_from(["token", "Token", "apiKey", "APIKEY", "Authorization", "Accept"])
