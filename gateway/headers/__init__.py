@@ -27,9 +27,10 @@ from gateway.headers.subrequests import (
     own,
     untraced,
 )
-from gateway.headers.written import looped, managed, valid_host
+from gateway.headers.written import HEARD, looped, managed, valid_host
 
 __all__ = [
+    "HEARD",
     "HOP_BY_HOP",
     "MOST_OWN",
     "HeaderPolicy",

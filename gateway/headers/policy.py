@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import msgspec
 
 from gateway.headers.names import normal
+
+_LONGEST = 64
+"""Of an address as text, with the name of an interface behind it."""
 
 
 class HeaderPolicy(msgspec.Struct, frozen=True):
@@ -41,11 +45,15 @@ class TrustedProxies:
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
             ip_network(word, strict=False) for word in sorted(words - {"unix"})
         )
+        self._listed = lru_cache(1024)(self._lists)
 
     def trusted(self, peer: str | None) -> bool:
         """`peer` is the address at the connection's other end; nothing on a unix socket."""
         if not peer:
             return self._unix
+        return len(peer) <= _LONGEST and self._listed(peer)
+
+    def _lists(self, peer: str) -> bool:
         if not self._networks:
             return False
         try:

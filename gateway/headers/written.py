@@ -11,6 +11,10 @@ from gateway.batch import Header, Headers
 _Given = Mapping[str, Sequence[str]]
 
 
+HEARD = frozenset({"via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
+"""All that `managed` reads beside the host, by names in normal form."""
+
+
 def managed(
     given: _Given,
     *,

@@ -20,6 +20,8 @@ from gateway.upstream import checked, encode
 
 KNOWN = 1024
 """Most names, and most sets of our own fields, to remember: strangers choose them."""
+LONGEST_NAME = 255
+"""Of a host whose fields are remembered; DNS knows no longer one."""
 
 _Fate = TypeVar("_Fate")
 
@@ -35,22 +37,20 @@ class Upward:
             for trusted in (False, True)
             for traced in (False, True)
         }
-        self._trusted = lru_cache(KNOWN)(manners.proxies.trusted)
+        self._heard = _Known(lambda name: headers.normal(name.decode("latin-1")) in headers.HEARD)
         self._usual = lru_cache(KNOWN)(self._managed)
-        self._as_lines = lru_cache(KNOWN)(_lines)
 
     def fields(
         self, request: web.BaseRequest, trace: Trace | None, upgrade: bool, hops: int | None
     ) -> str:
         """Raises ValueError for one that must not be sent."""
-        trusted = self._trusted(request.remote)
-        written = self._written(request, trusted)
+        trusted = self._manners.proxies.trusted(request.remote)
+        written, (host, *ours) = self._written(request, trusted)
         if upgrade or hops is not None or _names_others(request):
             outer = headers.text(request.raw_headers)
             fields = self._forward(outer, written, trusted, upgrade, hops)
             return encode(fields if trace is None else headers.untraced(fields))
         beginnings = self._beginnings[trusted, trace is not None]
-        host, *ours = self._as_lines(written)
         kept = [
             beginning + value
             for name, value in request.raw_headers
@@ -61,21 +61,25 @@ class Upward:
     def _beginning(self, trusted: bool, traced: bool, raw: bytes) -> bytes:
         """How a field of this name goes up: `Name: `, or nothing if it does not."""
         field = (raw.decode("latin-1"), "")
-        written = self._managed("gateway", "peer", False, "1.1")
+        written, _ = self._managed("gateway", "peer", False, "1.1")
         goes = self._forward((field,), written, trusted, False, None)
         if len(goes) == len(written) or (traced and not headers.untraced((field,))):
             return b""
         return encode((field,)).removesuffix("\r\n").encode("latin-1")
 
-    def _written(self, request: web.BaseRequest, trusted: bool) -> Headers:
-        """The gateway's own fields: the same for all of a client's requests, unless a proxy before
-        us has said something."""
+    def _written(
+        self, request: web.BaseRequest, trusted: bool
+    ) -> tuple[Headers, tuple[bytes, ...]]:
+        """The gateway's own fields, and the same as lines. They are those of all of a client's
+        requests, unless a proxy before us has said something."""
         host = _authority(request.raw_path) or request.headers.get("Host") or ""
         version = "1.1" if request.version >= (1, 1) else "1.0"
-        if not trusted and "Via" not in request.headers:
-            return self._usual(host, request.remote, request.secure, version)
-        outer = _without(headers.text(request.raw_headers), "host")
-        return self._managed(host, request.remote, request.secure, version, outer, trusted)
+        if trusted or "Via" in request.headers:
+            said = tuple([field for field in request.raw_headers if self._heard[field[0]]])
+            peer, secure = request.remote, request.secure
+            return self._managed(host, peer, secure, version, headers.text(said), trusted)
+        managed = self._usual if len(host) <= LONGEST_NAME else self._managed
+        return managed(host, request.remote, request.secure, version)
 
     def _managed(
         self,
@@ -83,11 +87,11 @@ class Upward:
         peer: str | None,
         secure: bool,
         version: str,
-        outer: Headers = (),
+        said: Headers = (),
         trusted: bool = False,
-    ) -> Headers:
-        return headers.managed(
-            headers.by_name((("Host", host), *outer)),
+    ) -> tuple[Headers, tuple[bytes, ...]]:
+        fields = headers.managed(
+            headers.by_name((("Host", host), *said)),
             host=self._manners.host,
             authority=self._manners.authority,
             peer=peer,
@@ -97,6 +101,7 @@ class Upward:
             version=version,
             bulk=False,
         )
+        return fields, tuple([f"{name}: {value}".encode("latin-1") for name, value in fields])
 
     def _forward(
         self, outer: Headers, written: Headers, trusted: bool, upgrade: bool, hops: int | None
@@ -172,16 +177,8 @@ def _names_others(request: web.BaseRequest) -> bool:
     return any(value.lower().encode("latin-1", "replace") not in _NAMING_NOBODY for value in said)
 
 
-def _lines(fields: Headers) -> tuple[bytes, ...]:
-    return tuple([f"{name}: {value}".encode("latin-1") for name, value in fields])
-
-
 def _declares(raw: RawHeaders) -> bool:
     return any(name.lower() == b"content-length" for name, _ in raw)
-
-
-def _without(fields: Headers, name: str) -> Headers:
-    return tuple(field for field in fields if headers.normal(field[0]) != name)
 
 
 def _authority(target: str) -> str | None:

@@ -190,7 +190,9 @@ async def test_a_slow_client_makes_the_backend_wait(pool_for: MakePool) -> None:
         assert len(client.body) == size
 
 
-async def test_a_bug_in_a_sink_ends_its_exchange_alone(pool_for: MakePool) -> None:
+async def test_a_bug_in_a_sink_ends_its_exchange_alone_and_is_told_to_it(
+    pool_for: MakePool,
+) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
 
@@ -203,9 +205,10 @@ async def test_a_bug_in_a_sink_ends_its_exchange_alone(pool_for: MakePool) -> No
             RawBackend(script, answering(ok())) as backend,
             pool_for(backend.url) as pool,
         ):
-            Clumsy(pool)
-            await until(lambda: reported)
+            clumsy = await Clumsy(pool).over()
             assert isinstance(reported.pop()["exception"], RuntimeError)
+            assert clumsy.failure
+            assert clumsy.failure.error == "proxy_internal_error"
             assert (await Client(pool).over()).complete
 
 
