@@ -112,8 +112,8 @@ def any_form(spelling: bytes, where: Where) -> Iterator[Header]:
         if len(fields) > headers.MOST_OWN:  # or each of them would be counted in the text
             raise Refused("bad_shape", f"{where}: more than {headers.MOST_OWN} header fields")
         _requests.refuse_duplicates(spelling, dict.fromkeys(fields, 1), where)
-        for name, value in fields.items():
-            yield from _pair(name, value, where)
+        for index, (name, value) in enumerate(fields.items()):
+            yield from _pair(name, value, where, index)
         return
     for index, element in enumerate(fields):
         yield from _element(bytes(element), f"{where}[{index}]")
@@ -137,11 +137,13 @@ def _once(item: bytes, where: Where) -> None:
         _requests.refuse_duplicates(item, {"": -1}, where)
 
 
-def _pair(name: str, value: Raw, where: Where) -> Iterator[Header]:
+def _pair(name: str, value: Raw, where: Where, index: int | None = None) -> Iterator[Header]:
+    """`where` the value stands, or the map of which it is a member."""
     text = bytes(value)
     if text.startswith(b'"'):
         yield name, bodies.decode(text, str, where)
     elif text[:1] in b"-0123456789":
         yield name, text.decode()
     elif text != b"null":
-        raise Refused("bad_shape", f"{where}: expected a text or a number")
+        place = where if index is None else _requests.member(where, name, index)
+        raise Refused("bad_shape", f"{place}: expected string or number")

@@ -91,7 +91,7 @@ REFUSED: list[tuple[bytes | Any, str]] = [
     (one(headers={"X": "1"}), "requests[1].headers: expected array, got object"),
     (one(headers=["X: 1"]), "requests[1].headers[0]: expected object, got string"),
     (one(headers=[{"name": "X"}]), "requests[1].headers[0].value: missing"),
-    (field("X", []), "requests[1].headers[0].value: expected a text or a number"),
+    (field("X", []), "requests[1].headers[0].value: expected string or number"),
     (field("X Y", "1"), "requests[1].headers: a header name is no token"),
     (one(path="claims"), "requests[1].path: the path does not start with a slash"),
     (one(path=""), "requests[1].path: the path is empty"),

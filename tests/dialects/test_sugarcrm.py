@@ -92,7 +92,7 @@ REFUSED = [
     (
         b'{"requests":[{"url":"v10/a","headers":{"X":true}}]}',
         "invalid_parameter",
-        "requests[0].headers: expected a text or a number",
+        "requests[0].headers.X: expected string or number",
     ),
     (
         b'{"requests":[{"url":"v10/a","headers":["no colon"]}]}',
