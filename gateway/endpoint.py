@@ -151,7 +151,7 @@ class BulkEndpoint:
         self._look_at_type(outer)
 
     def _find_room(self) -> None:
-        if len(self._execution) >= self._desk.limits.batches:
+        if self._execution.crowd >= self._desk.limits.batches:
             raise Refused("overloaded", "too many bulk calls at once", retry_after=RETRY_AFTER)
 
     def _look_at_type(self, outer: _Outer) -> None:

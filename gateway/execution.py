@@ -42,6 +42,8 @@ from gateway.upstream.pool import Pool
 
 TICK = 0.1
 """Seconds between two looks at the clocks of runs."""
+KEPT_WAITING = 1.0
+"""Seconds after which a batch whose client does not read makes room for another."""
 MOST_CALLS = 10_000
 """Of one batch, in steps of many calls: each has its own bounds, and there may be many of them."""
 MOST_OVERRUNS = 3
@@ -117,6 +119,8 @@ class Run:
 
     _due = False
     _writing = False
+    _taken = inf
+    """When the writer took what it writes now."""
     _gone = False
     _settled = False
     _writer: Callable[[], None] | None = None
@@ -174,10 +178,12 @@ class Run:
         self._due = self._delivery.done
         self._cancel_timer()
         self._writing = True
+        self._taken = self._execution.clock()
         return self._delivery.take()
 
     def written(self, chunk: Chunk) -> None:
         self._writing = False
+        self._taken = inf
         if self.record.first_byte is None:
             self.record.first_byte = self._execution.clock() - self._began
         self.record.bytes_out += len(chunk.data)
@@ -223,6 +229,10 @@ class Run:
         return max(0.0, began - self._began)
 
     # --- the clock's side ------------------------------------------------------------------------
+
+    def kept_waiting(self, now: float) -> float:
+        """Seconds for which its client has not read what there is for it."""
+        return now - self._taken
 
     def tick(self, now: float) -> None:
         if now >= self.deadline:
@@ -584,10 +594,18 @@ class Execution:
         """Set while no batch is left."""
         self.idle.set()
         self._runs: dict[Run, None] = {}
+        self._unread = 0
+        """Batches whose clients kept them waiting when they were last looked at."""
         self._ticker: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    @property
+    def crowd(self) -> int:
+        """Batches that take the room of others: a client that does not read keeps memory and its
+        own connection, which have bounds of their own, and nobody else's place."""
+        return len(self._runs) - self._unread
 
     def run(
         self,
@@ -632,4 +650,5 @@ class Execution:
         now = self.clock()
         for run in list(self._runs):
             run.tick(now)
+        self._unread = sum(run.kept_waiting(now) > KEPT_WAITING for run in self._runs)
         self._ticker = self.loop.call_later(TICK, self._tick) if self._runs else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway import execution
 from gateway.config.settings import Client, Limits, Upstream
 from gateway.reception import Desk
 from gateway.server import clients
@@ -144,6 +145,22 @@ async def test_who_keeps_a_connection_waiting_keeps_it_from_nobody(
             await gate.alive()
         await backend.until(lambda: backend.open <= 4)
         assert "gateway_subrequests_in_flight 0.0" in await gate.metrics()
+
+
+async def test_a_batch_whose_client_does_not_read_takes_no_others_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execution, "KEPT_WAITING", 0.0)
+    async with RawBackend(answering(LARGE_ANSWER)) as backend, AsyncExitStack() as stack:
+        gate = await stack.enter_async_context(siege(backend, limits=Limits(batches=2)))
+        for number in range(6):
+            client = await stack.enter_async_context(raw(gate.address, limit=1000))
+            client.send(LINGERING["readers of results"])
+            while len(backend.requests) == number:  # it was let in, if not at once
+                if client.reader.at_eof() or b" 503 " in await client.reader.readline():
+                    client = await stack.enter_async_context(raw(gate.address, limit=1000))
+                    client.send(LINGERING["readers of results"])
+        assert "gateway_batches_in_flight 6.0" in await gate.metrics()
 
 
 async def hundred(gate: Siege, number: int) -> None:
