@@ -153,6 +153,7 @@ async def test_a_batch_whose_client_does_not_read_takes_no_others_place(
     monkeypatch.setattr(execution, "KEPT_WAITING", 0.0)
     async with RawBackend(answering(LARGE_ANSWER)) as backend, AsyncExitStack() as stack:
         gate = await stack.enter_async_context(siege(backend, limits=Limits(batches=2)))
+        await stack.enter_async_context(asyncio.timeout(20))
         for number in range(6):
             client = await stack.enter_async_context(raw(gate.address, limit=1000))
             client.send(LINGERING["readers of results"])
