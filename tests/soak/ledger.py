@@ -32,6 +32,8 @@ class Entry:
     methods: list[str]
     results: list[Told] | None = None
     """None: the client left."""
+    asked: bool = False
+    """The client has said all it had to say."""
     over: bool = False
     """The client has its answer, or has left."""
     line: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +57,12 @@ class Ledger:
         self.figures["batches"] += 1
         self.figures["subrequests"] += len(methods)
         return self._open[id]
+
+    def unasked(self, entry: Entry) -> None:
+        """Its client left before it had asked."""
+        del self._open[entry.id]
+        self.figures["batches"] -= 1
+        self.figures["subrequests"] -= len(entry.methods)
 
     def passed(self, id: str, method: str, told: Told | None) -> None:
         self.figures["passed"] += 1

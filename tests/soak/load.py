@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from itertools import count
 from random import Random
 from typing import Any
@@ -20,6 +21,20 @@ HOPELESS = 100
 """Mistakes."""
 MOST = 20
 """Subrequests in a bulk call."""
+
+
+@asynccontextmanager
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """A session whose bulk calls know when they have left."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_chunk_sent.append(_sent_off)
+    async with aiohttp.ClientSession(trace_configs=[trace]) as opened:
+        yield opened
+
+
+async def _sent_off(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.asked = True
 
 
 class Load:
@@ -59,6 +74,9 @@ class Load:
                 raise
         except (aiohttp.ClientError, OSError) as error:
             self._ledger.mistakes.append(f"{entry.id}: {type(error).__name__}")
+        if not entry.asked:
+            self._ledger.unasked(entry)
+            return
         entry.over = True
         self._ledger.closing(entry)
 
@@ -67,7 +85,9 @@ class Load:
     ) -> list[Told]:
         headers = {"X-Request-Id": entry.id, "Content-Type": "application/json"}
         data = json.dumps(document).encode()
-        async with session.post(self._base + path, data=data, headers=headers) as answer:
+        async with session.post(
+            self._base + path, data=data, headers=headers, trace_request_ctx=entry
+        ) as answer:
             assert answer.status == 200, answer
             results = await answer.json()
         return [_told(r) for r in (results if path == "/bulk" else results["responses"])]

@@ -19,7 +19,7 @@ import aiohttp
 
 from tests.soak.backend import FaultyBackend
 from tests.soak.ledger import Ledger
-from tests.soak.load import Load
+from tests.soak.load import Load, session
 from tests.support.program import Program, program
 
 CLIENTS = 8
@@ -99,15 +99,15 @@ async def soak(pace: Pace, seed: int = 1) -> Report:
 
 async def _once(load: Load) -> None:
     """What a process opens with its first request, it keeps."""
-    async with aiohttp.ClientSession() as session:
+    async with session() as client:
         for _ in range(20):
-            await load.something(session)
+            await load.something(client)
 
 
 async def _under_load(load: Load, ledger: Ledger, pace: Pace) -> None:
     end = asyncio.Event()
-    async with aiohttp.ClientSession() as session:
-        clients = [asyncio.ensure_future(load.client(session, end)) for _ in range(CLIENTS)]
+    async with session() as client:
+        clients = [asyncio.ensure_future(load.client(client, end)) for _ in range(CLIENTS)]
         paced = asyncio.ensure_future(pace(ledger))
         await asyncio.wait([paced, *clients], return_when=asyncio.FIRST_COMPLETED)
         paced.cancel()
