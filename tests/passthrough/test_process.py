@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.passthrough.shapes import SHAPES
+from tests.passthrough.scripts import telling
+from tests.passthrough.shapes import OK, SHAPES, Shape, ask
 from tests.passthrough.test_shapes import NAME, arrivals, both, converse, expected_of, talk
 from tests.support.program import program
-from tests.support.raw_backend import RawBackend, Script
+from tests.support.raw_backend import RawBackend, Request, Script
 
 TESTS = Path(__file__).parents[1]
 KEYS = TESTS / "upstream" / "tls"
@@ -37,7 +38,24 @@ async def test_as_it_is_delivered_both_ends_get_what_they_would_get_without_it(
                 arrived = arrivals(backend.requests)
                 if (got, arrived) != (expected, expected_of(shape, received)):
                     different[name] = (expected, got, arrived)
+            hear(backend, telling(OK))
+            async with asyncio.timeout(20):
+                await converse(gateway.address, Shape((ask("GET /"),), (), ("GET",)), **options)
+            assert came(backend.requests[0]) == CAME[kind]
     assert different == {}
+
+
+CAME = {
+    "TCP": {"x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "http"},
+    "unix": {"x-forwarded-proto": "http"},
+    "TLS": {"x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "https"},
+}
+
+
+def came(request: Request) -> dict[str, str]:
+    """How the client came, as the backend is told."""
+    told = {name.decode().lower(): value.decode() for name, value in request.headers}
+    return {name: told[name] for name in CAME["TCP"] if name in told}
 
 
 def hear(backend: RawBackend, script: Script) -> None:
