@@ -14,6 +14,7 @@ one, have the front end speak HTTP/1.1, where a missing last chunk tells.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -264,6 +265,12 @@ def joined(lines: list[bytes]) -> bytes:
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
         raise ValueError("control byte in the head of an answer")
     return head
+
+
+def settle(end: asyncio.Future[ClientAnswer], answer: ClientAnswer) -> None:
+    """Tells a task its answer, unless it was cancelled a moment ago."""
+    if not end.done():
+        end.set_result(answer)
 
 
 def encoded(headers: Headers) -> RawHeaders:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import BodyStalled, ClientAnswer, date, encoded, invite, problem, wire
+from gateway.answer import BodyStalled, ClientAnswer, date, encoded, invite, problem, settle, wire
 from gateway.batch import Answer, BatchRecord, Failure, RawHeaders, RefusedRecord, Trace
 from gateway.config import Settings
 from gateway.config.limits import of_call
@@ -117,7 +117,7 @@ class BulkEndpoint:
         except Refused as mistake:
             return self._refuse(outer, trace, mistake)
         end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
-        writing = _Writing(outer, run, end.set_result)
+        writing = _Writing(outer, run, partial(settle, end))
         try:
             return await end
         finally:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 from aiohttp import web
 
-from gateway.answer import ClientAnswer, problem
+from gateway.answer import ClientAnswer, problem, settle
 from gateway.batch import Failure
 from tests.front import get, house, raw
 from tests.support.nginx import nginx
@@ -239,3 +240,10 @@ async def test_a_cut_answer_reaches_the_client_of_an_nginx_as_a_broken_one(
                 end = b""
             assert b"chunked" in beginning
             assert not end.endswith(b"0\r\n\r\n"), "nginx ended the answer as if it were whole"
+
+
+async def test_a_task_that_was_cancelled_a_moment_ago_is_told_nothing() -> None:
+    end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
+    end.cancel()
+    settle(end, cast(ClientAnswer, object()))
+    assert end.cancelled()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from functools import partial
 
 from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import ClientAnswer, wire
+from gateway.answer import ClientAnswer, settle, wire
 from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
 from gateway.errors import BadTarget
 from gateway.proxy.fields import Downward, Upward
@@ -64,7 +65,7 @@ class Proxy:
     async def answer(self, request: web.BaseRequest) -> ClientAnswer:
         """The same for any request. Cancelled, it ends the backend's part too."""
         end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
-        passage = self._pass(request, end.set_result)
+        passage = self._pass(request, partial(settle, end))
         return end.result() if passage is None else await passage.attended(end)
 
     def _pass(self, request: web.BaseRequest, done: Done) -> Passage | None:
