@@ -327,6 +327,12 @@ LONG = ["x"] * 21_000
             "resources[0].recurse: longer than 65536 bytes",
         ),
         ({}, {"a": ["x" * 2**20]}, "args: longer than 1048576 bytes"),
+        ({"depends_on": ["a"] * 20_000}, None, "resources[0].depends_on: longer than 65536 bytes"),
+        (
+            {"depends_on": ["a", 5]},
+            None,
+            "resources[0].depends_on[1]: expected string, got integer",
+        ),
         (
             {"method": "create", "body": {"a": "{{args.a}}", "b": ["{{args.b}}", *LONG]}},
             None,

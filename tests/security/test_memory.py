@@ -10,7 +10,7 @@ import asyncio
 import gzip
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.front import raw
+from tests.security.hostile import documents, filled
 from tests.security.siege import (
     AGENDIZE,
     FORMATS,
@@ -92,54 +93,6 @@ async def plain(peer: Peer) -> None:
 
 
 # --- documents -----------------------------------------------------------------------------------
-
-
-def filled(size: int, before: bytes, unit: bytes, after: bytes) -> bytes:
-    return before + unit * ((size - len(before) - len(after)) // len(unit)) + after
-
-
-ENTRY = b'{"requests":[{"url":"/a","method":"POST",'
-NODE = b'{"integrated_account_id":"a","resources":[{"resource":"a",'
-LOOP = b'],"resources":[{"resource":"a","method":"get","id":"{{args.a.1}}","loop_on":"args.a"}]}'
-KEYS = b",".join(b'"%d":0' % number for number in range(400_000))
-
-OF_ONE_UNIT = [
-    ("/bulk", b'{"requests":[', b"{},", b"{}]}"),
-    ("/bulk", b'{"requests":[', b'{"url":"/"},', b"{}]}"),
-    ("/bulk", b'{"requests":[', b"\n", b",]}"),
-    ("/bulk", ENTRY + b'"headers":[', b"0,", b"0]}]}"),
-    ("/bulk", ENTRY + b'"headers":[', b'"a:",', b'"a:"]}]}'),
-    ("/bulk", ENTRY + b'"d\\u0061ta":[', b"[],", b"0]}]}"),
-    ("/bulk", ENTRY + b'"data":[', b'{"url":1},', b"0]}]}"),
-    ("/bulk", ENTRY + b'"data":"[', b"[],", b'0]"}]}'),
-    ("/bulk", ENTRY + b'"data":', b"[", b""),
-    ("/bulk", b'{"requests":[{"url":"/', b"%2e", b'"}]}'),
-    ("/bulk", b'{"requests":[{"url":"/bulk","method":"POST","data":{"requests":[', b"{},",
-     b"{}]}}]}"),
-    ("/batch", b'{"requests":[', b'{"method":"","path":""},', b'{"method":"","path":""}]}'),
-    ("/batch", b'{"requests":[{"method":"get","path":"/a","headers":[', b'{"name":"a","value":1},',
-     b"0]}]}"),
-    (AGENDIZE.path, b'{"requests":[', b'{"path":"/a"},', b'{"path":"/a"}]}'),
-    (AGENDIZE.path, b'{"requests":[{"path":"/b","body":[', b'"{",', b'"{"]}]}'),
-    (AGENDIZE.path, b'{"requests":[{"path":"/b","body":["', b"${result=a:$.a}", b'"]}]}'),
-    (AGENDIZE.path, b'{"requests":[{"path":"/b","headers":"', b"a:b\\n", b'"}]}'),
-    (AGENDIZE.path, b'{"requests":[{"path":"/b","body":"{\\"a\\":[', b"[],", b'0]}"}]}'),
-    (TRUTO, b'{"integrated_account_id":"a","resources":[', b"{},", b"{}]}"),
-    (TRUTO, b'{"integrated_account_id":"a","args":{"a":[', b"[],", b"0]}" + LOOP[1:]),
-    (TRUTO, NODE + b'"method":"create","body":{"x":"', b"{{a}}", b'"}}]}'),
-    (TRUTO, NODE + b'"method":"create","body":{"x":"', b"{{", b'"}}]}'),
-    (TRUTO, NODE + b'"method":"create","body":{"x":["{{a}}",', b"[],", b"0]}}]}"),
-    (TRUTO, NODE + b'"method":"list","query":{"x":["', b"{{a|", b'"]}}]}'),
-    (TRUTO, NODE + b'"method":"list","query":{"x":[', b'{"a":1},', b"0]}}]}"),
-]  # fmt: skip
-"""A path, and what stands before, in and behind as many as there is room for."""
-
-
-def documents() -> Iterator[tuple[str, bytes]]:
-    yield "/bulk", b'{"requests":{' + KEYS + b"}}"
-    yield "/bulk", ENTRY + b'"headers":{' + KEYS + b"}}]}"
-    for path, before, unit, after in OF_ONE_UNIT:
-        yield path, filled(4 * MIB, before, unit, after)
 
 
 async def test_no_document_takes_more_than_its_share(tmp_path: Path) -> None:

@@ -29,6 +29,20 @@ Contents = Annotated[
     ),
 ]
 
+Dependencies = Annotated[
+    Raw,
+    Meta(
+        description="Names, or else resources, of what comes first.",
+        extra_json_schema={
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "null"},
+            ]
+        },
+    ),
+]
+
 
 class RecurseConfig(msgspec.Struct):
     """What is different when a list is asked for again."""
@@ -66,13 +80,7 @@ class ResourceWish(msgspec.Struct):
     id: str | int | None = None
     query: Query | UnsetType = UNSET
     body: Contents | UnsetType = UNSET
-    depends_on: (
-        Annotated[
-            str | list[str],
-            Meta(description="Names, or else resources, of what comes first."),
-        ]
-        | None
-    ) = None
+    depends_on: Dependencies | UnsetType = UNSET
     loop_on: Annotated[str, Meta(description="One run for each element there.")] | None = None
     persist: bool | None = None
     recurse: RecurseWish | None = None

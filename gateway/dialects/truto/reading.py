@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -21,7 +22,10 @@ LONGEST_ARGS = 2**20
 """Bytes of `args`: a list in it is taken apart, at thirty times its size."""
 LONGEST_QUERY = 64 * 2**10
 """Bytes of a `query`, as written. A target has no room for an eighth of it."""
+LONGEST_NAMES = 64 * 2**10
+"""Bytes of a `depends_on`: each name in it is made, however often it stands there."""
 
+_NAMES: Any = str | list[str]
 _INNER = ("recurse", "config")
 """Members of a node that are objects of the format."""
 
@@ -37,6 +41,7 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
         raise many
     for i, wish in enumerate(wishes):
         _check_length(wish.query, LONGEST_QUERY, f"resources[{i}].query")
+        _check_length(wish.depends_on, LONGEST_NAMES, f"resources[{i}].depends_on")
         if wish.recurse is not None and wish.recurse.config is not None:
             _check_length(wish.recurse.config.query, LONGEST_QUERY, f"resources[{i}].recurse")
     bodies.refuse_duplicates(bulk.body, _seen(wishes), lists=("resources",), maps=_INNER)
@@ -45,7 +50,7 @@ def read(bulk: BulkCall, shape: Shape) -> tuple[Subrequest, ...]:
     nodes = [Node(ground, wish, f"resources[{i}]") for i, wish in enumerate(wishes)]
     by_name, by_resource = _named(nodes), _asked(nodes)
     for node in nodes:
-        if node.wish.depends_on:
+        if node.wish.depends_on is not UNSET:
             node.parents = tuple(dict.fromkeys(_parents(node, by_name, by_resource)))
     # All are read before any is made: what a node keeps is for those that read it to say.
     readable = [node if node.fixed else Opened(node) for node in nodes]
@@ -87,15 +92,19 @@ def _parents(
     node: Node, by_name: dict[str, Node], by_resource: dict[str, list[Node]]
 ) -> Iterator[Node]:
     """D-T3: names are looked for first, then resources."""
-    wanted = node.wish.depends_on
-    for name in dict.fromkeys([wanted] if isinstance(wanted, str) else wanted or ()):
+    place = f"{node.where}.depends_on"
+    raw = _requests.given(node.wish.depends_on)
+    wanted: str | list[str] = [] if raw is None else bodies.decode(raw, _NAMES, place)
+    if isinstance(wanted, str):
+        wanted = [wanted] if wanted else []
+    for name in dict.fromkeys(wanted):
         if name in by_name:
             yield by_name[name]
         elif name in by_resource:
             asked = by_resource[name]
             yield from [other for other in asked if other is not node] or asked
         else:
-            raise Refused("bad_reference", f"{node.where}.depends_on: a name that nobody has")
+            raise Refused("bad_reference", f"{place}: a name that nobody has")
 
 
 def _seen(wishes: Sequence[ResourceWish]) -> dict[str, int]:
@@ -110,7 +119,7 @@ def _seen(wishes: Sequence[ResourceWish]) -> dict[str, int]:
     seen["id"] = count - [wish.id for wish in wishes].count(None)
     seen["query"] = count - [wish.query for wish in wishes].count(UNSET)
     seen["body"] = count - [wish.body for wish in wishes].count(UNSET)
-    seen["depends_on"] = count - [wish.depends_on for wish in wishes].count(None)
+    seen["depends_on"] = count - [wish.depends_on for wish in wishes].count(UNSET)
     seen["loop_on"] = count - [wish.loop_on for wish in wishes].count(None)
     seen["persist"] = count - [wish.persist for wish in wishes].count(None)
     seen["recurse"] = seen["if"] = count - [wish.recurse for wish in wishes].count(None)
