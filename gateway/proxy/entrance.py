@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import ClientAnswer, settle, wire
+from gateway.answer import ClientAnswer, settle
 from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
 from gateway.errors import BadTarget
 from gateway.proxy.fields import Downward, Upward
@@ -59,7 +59,7 @@ class Proxy:
             return False
         passage = self._pass(request, done)
         if passage is not None:
-            wire(request).on_gone = passage.abandon
+            passage.wire.on_gone = passage.abandon
         return True
 
     async def answer(self, request: web.BaseRequest) -> ClientAnswer:
@@ -82,7 +82,8 @@ class Proxy:
         if isinstance(to, Failure):
             self._ended(refuse(request, record, to), record, done)
             return None
-        hops = _hops(request)
+        # It means something for OPTIONS alone, TRACE being refused.
+        hops = headers.max_forwards(request.raw_headers) if method == "OPTIONS" else None
         if hops == 0:
             # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
             record.status = 200
@@ -158,11 +159,6 @@ def _origin_form(method: str, given: str) -> str:
     if method == "OPTIONS" and not mark and "/" not in path.partition("://")[2]:
         return "*"
     return target.rooted(path) + mark + query
-
-
-def _hops(request: web.BaseRequest) -> int | None:
-    """What Max-Forwards allows; it means something for OPTIONS alone, TRACE being refused."""
-    return headers.max_forwards(request.raw_headers) if request.method == "OPTIONS" else None
 
 
 def _fit_to_log(text: str) -> bool:

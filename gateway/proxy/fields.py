@@ -46,7 +46,8 @@ class Upward:
         """Raises ValueError for one that must not be sent."""
         trusted = self._manners.proxies.trusted(request.remote)
         written, (host, *ours) = self._written(request, trusted)
-        if upgrade or hops is not None or _names_others(request):
+        named = "Connection" in request.headers and _names_others(request)
+        if upgrade or named or hops is not None:
             outer = headers.text(request.raw_headers)
             fields = self._forward(outer, written, trusted, upgrade, hops)
             return encode(fields if trace is None else headers.untraced(fields))
@@ -72,7 +73,9 @@ class Upward:
     ) -> tuple[Headers, tuple[bytes, ...]]:
         """The gateway's own fields, and the same as lines. They are those of all of a client's
         requests, unless a proxy before us has said something."""
-        host = _authority(request.raw_path) or request.headers.get("Host") or ""
+        to, host = request.raw_path, request.headers.get("Host") or ""
+        if to[0] != "/":
+            host = _authority(to) or host
         version = "1.1" if request.version >= (1, 1) else "1.0"
         if trusted or "Via" in request.headers:
             said = tuple([field for field in request.raw_headers if self._heard[field[0]]])
@@ -171,8 +174,6 @@ _NAMING_NOBODY = frozenset({b"keep-alive", b"close", b""})
 
 def _names_others(request: web.BaseRequest) -> bool:
     """Whether `Connection`, in whatever spelling, may speak of other fields."""
-    if "Connection" not in request.headers:
-        return False
     said = request.headers.getall("Connection")
     return any(value.lower().encode("latin-1", "replace") not in _NAMING_NOBODY for value in said)
 
@@ -183,7 +184,5 @@ def _declares(raw: RawHeaders) -> bool:
 
 def _authority(target: str) -> str | None:
     """RFC 9112 3.2.2: a target in absolute form says it, and `Host` does not."""
-    if target[0] == "/":
-        return None
     scheme, mark, rest = target.partition("://")
     return rest.partition("/")[0].partition("?")[0] if mark and scheme.isalpha() else None

@@ -54,7 +54,7 @@ class Passage:
         "_request",
         "_tunnel",
         "_upload",
-        "_wire",
+        "wire",
     )
 
     def __init__(
@@ -77,7 +77,7 @@ class Passage:
         self._recorder = recorder
         self._down = down
         self._done = done
-        self._wire = wire(request)
+        self.wire = wire(request)
         self._answer: ClientAnswer | None = None
         self._upload = upload is not None
         self._tunnel: asyncio.Future[StreamReader] | None = None
@@ -85,7 +85,7 @@ class Passage:
         if upgrade:
             self._tunnel = asyncio.get_running_loop().create_future()
         self._over = False
-        invite = self._wire.invite if self._wire.uninvited else None
+        invite = self.wire.invite if self.wire.uninvited else None
         self._exchange = pool.open(
             call, self, fields=fields, upload=upload, upgrade=upgrade, invite=invite
         )
@@ -123,8 +123,8 @@ class Passage:
 
     def _send(self, answer: ClientAnswer, data: bytes) -> None:
         answer.send(data)
-        if self._wire.writing_paused:
-            self._wire.on_room = self._exchange.resume
+        if self.wire.writing_paused:
+            self.wire.on_room = self._exchange.resume
             self._exchange.pause()
 
     def _begin(self, head: Reply, last: bool) -> ClientAnswer:
@@ -136,14 +136,14 @@ class Passage:
         if last and not self._exchange.uploaded:
             answer.close()  # nobody reads the rest of the request
         elif not last and _is_event_stream(head):
-            self._wire.endless()
+            self.wire.endless()
         return answer
 
     def _switch(self, head: Reply) -> ClientAnswer:
         self._record.outcome = "tunnel"
-        self._wire.endless()
+        self.wire.endless()
         assert self._tunnel is not None, "the pool refuses a 101 that nobody asked for"
-        self._tunnel.set_result(self._wire.tunnel())
+        self._tunnel.set_result(self.wire.tunnel())
         fields = self._down.switching(head.headers)
         return ClientAnswer(self._request, 101, fields, reason=head.reason, declared=True)
 

@@ -136,7 +136,7 @@ class Telemetry:
     # --- the rest --------------------------------------------------------------------------------
 
     def passthrough(self, record: PassRecord) -> None:
-        route = self._label(record.target.partition("?")[0])
+        route = self._label(record.target)
         trail = _trail(record.trace)
         self.metrics.passthrough(
             route, record.method, record.status, record.seconds, trail.id if trail else None
