@@ -109,10 +109,12 @@ class Guidewire:
         return LITERAL_RULES if self.inherit_all else RULES
 
     def parse(self, bulk: BulkCall) -> Batch:
+        most = bulk.max_subrequests
+        if bodies.more(bulk.body, "requests", most):
+            raise _many(most)  # before they are made
         requests = bodies.document(bulk.body, BatchBody, max_depth=bulk.max_depth).requests
-        if len(requests) > bulk.max_subrequests:
-            message = f"requests: more than {bulk.max_subrequests} subrequests"
-            raise Refused("too_many_subrequests", message)
+        if len(requests) > most:
+            raise _many(most)
         bodies.refuse_duplicates(bulk.body, _requests.seen(bulk.body, requests))
         reader = _Reader(self, bulk)
         return Batch(
@@ -158,6 +160,10 @@ def _error(status: int, code: str, message: str) -> bytes:
 
 
 # --- reading -------------------------------------------------------------------------------------
+
+
+def _many(most: int) -> Refused:
+    return Refused("too_many_subrequests", f"requests: more than {most} subrequests")
 
 
 class _Reader:
