@@ -133,8 +133,9 @@ class Clients(web.Server):
         """A drain waits for the request that this client has in hand now."""
         client.answer = None
         client.counted = True
+        if not self.busy:
+            self.quiet.clear()
         self.busy += 1
-        self.quiet.clear()
 
     def done(self, client: Client) -> None:
         """A drain need not wait for this client's request any more."""
