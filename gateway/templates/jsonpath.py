@@ -69,7 +69,8 @@ def parse(text: str) -> Path:
         raise Unbounded(f"longer than {LONGEST} characters")
     try:
         compiled = environment().compile(text)
-    except (JSONPathError, RecursionError):
+    except (JSONPathError, RecursionError, ArithmeticError, ValueError):
+        # The last two are Python's, of numbers that the library takes as they are: `$[1e5]`.
         raise BadPath from None
     segments = tuple(_segment(segment) for segment in compiled.segments)
     if sum(segment.descends for segment in segments) > 1:

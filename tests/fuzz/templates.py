@@ -17,10 +17,10 @@ from gateway.templates.values import Node
 from tests.fuzz.hunt import Signs
 
 WORDS = (
-    b"${result=a:$.id}", b"${result=", b"$.id", b"$..", b"[0]", b"[*]", b"['a']", b"[1:3]", b"[-1]",
-    b"[::-1]", b"[?(@.a)]", b"}", b"{{", b"}}", b"{{args.a}}", b"{{args.ids.0:int}}",
-    b"{{a|b:json}}", b"{{a?:1:num}}", b":undefined", b":null", b":bool", b":str", b"{id}",
-    b"{company.id}", b"$truto_merge", b'"', b"\\", b"\\u007b", b"\x1e",
+    b"${result=a:$.id}", b"${result=", b"$.id", b"$..", b"[0]", b"[*]", b"['a']", b"[1:3]",
+    b"[1e5]", b"[-1]", b"[::-1]", b"[?(@.a)]", b"}", b"{{", b"}}", b"{{args.a}}",
+    b"{{args.ids.0:int}}", b"{{a|b:json}}", b"{{a?:1:num}}", b":undefined", b":null", b":bool",
+    b":str", b"{id}", b"{company.id}", b"$truto_merge", b'"', b"\\", b"\\u007b", b"\x1e",
     b'{"a":1,"ids":[1,2,{"id":"x"}]}', b'{"id":"../x"}', b'{"id":"a\\r\\nb"}', b"[[[[", b"/",
     b"%2e",
 )  # fmt: skip

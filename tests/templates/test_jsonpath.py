@@ -54,7 +54,8 @@ def test_the_walker_finds_what_the_library_finds(query: str, document: object) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", "id", "$.", "$['a'", "$.a b", "$[01]", "$ .a |", "$.a~", "$^"]
+    "text",
+    ["", "id", "$.", "$['a'", "$.a b", "$[01]", "$ .a |", "$.a~", "$^", "$[1e5]", "$[?@.a>1e999]"],
 )
 def test_what_is_no_path_is_said_to_be_none(text: str) -> None:
     with pytest.raises(BadPath):
