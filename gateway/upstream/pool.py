@@ -61,6 +61,8 @@ class Pool:
         """Most recently used last, and used first: the others may then grow old and go."""
         self.waiting = 0
         """Calls that wait for their turn."""
+        self.extra = 0
+        """Connections beyond the limit, for those that wait for their clients."""
         self.calls = 0
         """Calls handed to a connection, ever."""
         self.connects: Counter[str] = Counter()
@@ -76,8 +78,6 @@ class Pool:
         self.memory = Memory(self.connections, limits.batch_buffer_bytes, limits.buffer_bytes)
 
         self._limit = upstream.connections
-        self._extra = 0
-        """Connections beyond the limit, for those that wait for their clients."""
         self._winding_down = False
         self._most_streams_waiting = upstream.waiting
         self._retry_methods = frozenset(upstream.retry.methods)
@@ -357,7 +357,7 @@ class Pool:
     def _grow(self) -> None:
         """A connection for each waiting call that none is being made for, within the limit."""
         wanted = self.waiting + len(self._again) - self.connecting
-        room = self._limit + self._extra - len(self.connections) - self.connecting
+        room = self._limit + self.extra - len(self.connections) - self.connecting
         number = min(wanted, room)
         if number <= 0 or (self.connections and not self._again and self._resting()):
             return
@@ -508,12 +508,12 @@ class Pool:
             if not connection.spared and connection.kept_waiting(now) > KEPT_WAITING:
                 connection.spared = True
                 connection.expires = 0.0  # it is not used again
-                self._extra += 1
+                self.extra += 1
 
     def _count_again(self, connection: Connection) -> None:
         if connection.spared:
             connection.spared = False
-            self._extra -= 1
+            self.extra -= 1
 
     def _give_up_turns(self, now: float) -> None:
         """Streams that waited too long. While a connection is being made it may be theirs."""
@@ -523,7 +523,7 @@ class Pool:
                 self.stop(lane, lambda call: _NO_TURN)
 
     def _full(self) -> bool:
-        most = self._limit + self._extra
+        most = self._limit + self.extra
         return not self.idle and len(self.connections) + self.connecting >= most
 
     def _streams_waiting(self) -> int:

@@ -174,6 +174,7 @@ class Stage:
         return {
             "calls": pools.busy + pools.waiting,
             "connecting": pools.connections["connecting"],
+            "spared": sum(pool.extra for pool in pools),
             "lanes": sum(len(pool.memory.lanes) + len(pool.detached) for pool in pools),
             "bytes": pools.held + admission.reading,
             "batches": len(self.app.execution),

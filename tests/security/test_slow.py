@@ -145,6 +145,7 @@ async def test_who_keeps_a_connection_waiting_keeps_it_from_nobody(
             await gate.alive()
         await backend.until(lambda: backend.open <= 4)
         assert "gateway_subrequests_in_flight 0.0" in await gate.metrics()
+        assert [each.extra for each in gate.gateway.worker.app.pools] == [0]  # type: ignore[attr-defined]
 
 
 async def test_a_batch_whose_client_does_not_read_takes_no_others_place(
