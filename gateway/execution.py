@@ -281,7 +281,9 @@ class Run:
         if self._writing or self._delivery.size:
             return False
         awaited = self._delivery.awaits
-        return awaited < 0 or call.step in self._behind(awaited)
+        if awaited < 0 or call.step == awaited:
+            return True
+        return not self.plan.free and call.step in self._behind(awaited)
 
     def _behind(self, index: int) -> set[int]:
         """A step and all that it waits for."""

@@ -22,7 +22,9 @@ from gateway.server.client import Client
 from gateway.server.request import Request
 
 TICK = 0.25
-"""Seconds between two looks at the connections: how late a deadline may be."""
+"""Seconds between two looks at a connection: how late a deadline may be."""
+AT_ONCE = 32
+"""Connections that are looked at in one go."""
 QUIET = 2.0
 """Seconds without a request after which a connection may have to give way."""
 ROOM = 16
@@ -82,6 +84,9 @@ class Clients(web.Server):
         self.refusals: Counter[str] = Counter()
         """How often a request was refused before the app saw it, by slug."""
         self._sweeper: asyncio.TimerHandle | None = None
+        self._unseen: list[Client] = []
+        """Those that the sweeper has not looked at in this tick."""
+        self._pause = TICK
 
     def __call__(self) -> Client:
         return Client(self, loop=self._loop, **self._kwargs)
@@ -150,12 +155,19 @@ class Clients(web.Server):
             self._sweeper.cancel()
 
     def _sweep(self) -> None:
+        """Looks at some connections, and within a tick at all: a thousand at once would hold
+        everybody up for milliseconds."""
         now = self._loop.time()
-        for client in list(self.open):
-            client.sweep(now, self.deadlines)
-        if len(self.open) >= self.limit:
-            self._make_room(now - QUIET)
-        self.start()
+        if not self._unseen:
+            if len(self.open) >= self.limit:
+                self._make_room(now - QUIET)
+            self._unseen = list(self.open)
+            self._pause = TICK / (1 + len(self._unseen) // AT_ONCE)
+        for client in self._unseen[-AT_ONCE:]:
+            if client in self.open:
+                client.sweep(now, self.deadlines)
+        del self._unseen[-AT_ONCE:]
+        self._sweeper = self._loop.call_later(self._pause, self._sweep)
 
     def _make_room(self, before: float) -> None:
         """Every place is taken: those who have asked for nothing longest give way to who comes."""

@@ -283,6 +283,8 @@ class Pool:
         finally:
             self.telling -= 1
         self.released(connection, keep)
+        if lane.over_budget and self.memory.over:
+            self.memory.apply()  # somebody else may be favoured now
 
     def released(self, connection: Connection, keep: bool) -> None:
         """A connection has no call any more, and takes the next turn if it can."""
@@ -297,8 +299,6 @@ class Pool:
             self._drop(connection)
         if self.waiting or self._again:
             self.dispatch()
-        if self.memory.over:
-            self.memory.apply()
 
     def failed(
         self, connection: Connection, lane: Lane, call: Call, failure: Failure, answered: bool
