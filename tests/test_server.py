@@ -449,6 +449,21 @@ async def test_the_operators_door_may_be_a_socket_file(tmp_path: Path) -> None:
             assert (await client.head()).startswith(b"HTTP/1.1 404 ")
 
 
+def test_a_port_that_the_kernel_draws_is_drawn_for_nobody_else() -> None:
+    """Between bind and listen a port with SO_REUSEADDR may be given to two."""
+
+    def reusable(address: str) -> int:
+        (door,) = listeners.bind(Listener(address=address))
+        with door.sock as sock:
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+    assert not reusable("127.0.0.1:0")
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        assert reusable(f"127.0.0.1:{kept.getsockname()[1]}")
+
+
 async def test_a_socket_file_that_nobody_answers_on_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     with socket.socket(socket.AF_UNIX) as left_over:

@@ -69,7 +69,10 @@ def _bind_tcp(host: str, port: int, shared: bool) -> list[socket.socket]:
     for family, kind, proto, _, address in dict.fromkeys(found):
         sock = socket.socket(family, kind, proto)
         sockets.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port:
+            # A port that the kernel draws is left alone: with this it might be drawn once more, by
+            # somebody who does not listen yet either.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6 and len(found) > 1:

@@ -93,8 +93,17 @@ class Ledger:
     def end(self) -> None:
         """Nothing comes any more."""
         self.audit(all=True)
+        for entry in list(self._open.values()):
+            if entry.over and entry.results is None and not self._reached(entry):
+                self.figures["left before they were heard"] += 1
+                self.unasked(entry)
         self._check(not self._open, f"without a log line: {[*self._open][:5]}")
         self._check(not self.seen, f"seen and not asked: {[*self.seen][:5]}")
+
+    def _reached(self, entry: Entry) -> bool:
+        """Whether the backend saw any of it. If not, and there is no line either, the metrics must
+        not know of it: they are compared with what is left."""
+        return any(f"{entry.id}.{index}" in self.seen for index in range(len(entry.methods)))
 
     # --- what must hold --------------------------------------------------------------------------
 
