@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp.test_utils import TestServer
 
 from gateway.config.settings import Listener, Settings, Upstream
+from gateway.demo import samples
 from gateway.demo.backend import Crm
 from gateway.server import serving
 from tests.support import truto_sdk
@@ -97,30 +98,7 @@ asyncio.run(use())
 async def test_trutos_sdk_sends_batches_and_is_told_of_a_refusal() -> None:
     """Two pages of contacts, notes of each, a loop; a batch that names nobody; pass-through."""
     python = truto_sdk.python()
-    good = {
-        "integrated_account_id": "A",
-        "args": {"limit": 3, "ids": ["con-1", "con-2"]},
-        "resources": [
-            {
-                "resource": "crm/contacts",
-                "method": "list",
-                "query": {"limit": "{{args.limit:int}}"},
-            },
-            {
-                "resource": "crm/notes",
-                "method": "list",
-                "depends_on": "crm/contacts",
-                "query": {"contact": {"id": "{{resources.crm.contacts.id}}"}},
-            },
-            {
-                "resource": "users",
-                "method": "get",
-                "id": "{{args.ids}}",
-                "loop_on": "{{args.ids}}",
-                "persist": True,
-            },
-        ],
-    }
+    good = samples.TRUTO.body
     bad = {**good, "resources": [{**good["resources"][1], "depends_on": "nobody"}]}
     crm = Crm(work=0.0)
     async with TestServer(crm.app) as backend, serving(settings(backend)) as gateway:

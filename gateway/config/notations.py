@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,11 +48,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-class Notation:
+class Notation(ABC):
     """One way to write a value. The base writes values as they are."""
 
-    def read(self, value: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, value: Any) -> Any: ...
 
     def write(self, value: Any) -> Any:
         return value

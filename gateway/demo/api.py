@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ class Refused(Exception):
         self.message = message
 
 
-class Api:
+class Api(ABC):
     """One vendor's way to ask for the records."""
 
     def __init__(self, store: Store, labour: Callable[[float], Awaitable[None]]) -> None:
@@ -39,14 +40,14 @@ class Api:
         for method, path, handler in self.routes():
             app.router.add_route(method, path, self._guarded(handler))
 
-    def routes(self) -> list[Route]:
-        raise NotImplementedError
+    @abstractmethod
+    def routes(self) -> list[Route]: ...
 
-    def admit(self, request: web.Request) -> None:
+    def admit(self, request: web.Request) -> None:  # noqa: B027  # some let everybody in
         """Raises Refused for whoever is not logged in."""
 
-    def error(self, refused: Refused) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def error(self, refused: Refused) -> Any: ...
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:

@@ -43,6 +43,14 @@ class Traffic:
         self.sum = 0.0
         self.exemplars: dict[int, Exemplar] = {}
 
+    def add(self, status: int, seconds: float, exemplar: str | None) -> None:
+        self.statuses[status] += 1
+        self.sum += seconds
+        bucket = bisect_left(SECONDS, seconds)
+        self.counts[bucket] += 1
+        if exemplar is not None:
+            self.exemplars[bucket] = Exemplar(exemplar, seconds, time.time())
+
 
 class Metrics:
     """The counts of one process. All methods belong to its event loop's thread."""
@@ -106,12 +114,7 @@ class Metrics:
         traffic = self._subrequests.get((dialect, route, method))
         if traffic is None:
             traffic = self._open(self._subrequests, (dialect,), route, method)
-        traffic.statuses[status] += 1
-        traffic.sum += seconds
-        bucket = bisect_left(SECONDS, seconds)
-        traffic.counts[bucket] += 1
-        if exemplar is not None:
-            traffic.exemplars[bucket] = Exemplar(exemplar, seconds, time.time())
+        traffic.add(status, seconds, exemplar)
         if error is not None:
             self.count("gateway_subrequest_errors_total", error)
 
@@ -124,12 +127,7 @@ class Metrics:
         traffic = self._passed.get((route, method))
         if traffic is None:
             traffic = self._open(self._passed, (), route, method)
-        traffic.statuses[status] += 1
-        traffic.sum += seconds
-        bucket = bisect_left(SECONDS, seconds)
-        traffic.counts[bucket] += 1
-        if exemplar is not None:
-            traffic.exemplars[bucket] = Exemplar(exemplar, seconds, time.time())
+        traffic.add(status, seconds, exemplar)
 
     # --- any metric of the table -----------------------------------------------------------------
 

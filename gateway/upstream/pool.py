@@ -275,13 +275,7 @@ class Pool:
         self, connection: Connection, lane: Lane, call: Call, reply: Reply, keep: bool
     ) -> None:
         """A connection has a whole answer."""
-        self.telling += 1
-        try:
-            lane.taker.replied(call, reply)
-        except Exception as error:
-            self._misheard(error)
-        finally:
-            self.telling -= 1
+        self._reply(lane, call, reply)
         self.released(connection, keep)
         if lane.over_budget and self.memory.over:
             self.memory.apply()  # somebody else may be favoured now
@@ -450,13 +444,10 @@ class Pool:
         try:
             lane.taker.replied(call, reply)
         except Exception as error:
-            self._misheard(error)
+            # Raised from a transport's callback it would end somebody else's call.
+            self.report("the owner of a reply", error)
         finally:
             self.telling -= 1
-
-    def _misheard(self, error: Exception) -> None:
-        """Raised from a transport's callback it would end somebody else's call."""
-        self.report("the owner of a reply", error)
 
     def report(self, where: str, error: Exception) -> None:
         """A bug of ours: loud, and nobody's failure but its own."""

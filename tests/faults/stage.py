@@ -21,6 +21,7 @@ from gateway.server import serving
 from gateway.server.worker import Gateway
 from tests.front import Raw, eventually, raw
 from tests.security.siege import Answer, Reader, got, posted
+from tests.support.program import indexes
 from tests.support.raw_backend import Peer, RawBackend, Script, ok
 
 LOOPBACK = Listener(address="127.0.0.1:0")
@@ -263,15 +264,6 @@ def _error(proxy_status: str) -> tuple[str, bool | None]:
     error = re.search(r"bulk-gateway; error=(\w+)", proxy_status)
     sent = re.search(r"sent=\?([01])", proxy_status)
     return error[1] if error else "", sent[1] == "1" if sent else None
-
-
-def indexes(text: str | None) -> set[int]:
-    """`0-2 5` -> {0, 1, 2, 5}."""
-    found: set[int] = set()
-    for part in (text or "").split():
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
 
 
 def statuses(results: Iterable[Result]) -> list[int]:

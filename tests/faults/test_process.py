@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.stage import WELL, Bulk, committing, indexes
+from tests.faults.stage import WELL, Bulk, committing
 from tests.front import Raw, raw
 from tests.security.siege import Answer, Reader, got, head
-from tests.support.program import Program, mute, program
+from tests.support.program import Program, indexes, mute, program
 from tests.support.raw_backend import Peer, RawBackend, ok
 
 BULK = Bulk([("GET", "/well/1"), ("POST", "/fault/2"), ("POST", "/well/3"), ("GET", "/well/4")])

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, NamedTuple
 
+from tests.support.program import indexes
+
 RIPE = 5.0
 """Seconds after which whatever was sent has been read by the backend."""
 
@@ -142,12 +144,3 @@ class Ledger:
     def _check(self, holds: bool, mistake: str) -> None:
         if not holds:
             self.mistakes.append(mistake)
-
-
-def indexes(text: str | None) -> set[int]:
-    """`0-2 5` -> {0, 1, 2, 5}."""
-    found: set[int] = set()
-    for part in (text or "").split():
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found

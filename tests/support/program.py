@@ -132,3 +132,12 @@ async def _started(
         with suppress(ProcessLookupError):
             gateway.process.kill()
         await gateway.ended()
+
+
+def indexes(text: str | None) -> set[int]:
+    """`0-2 5` -> {0, 1, 2, 5}."""
+    found: set[int] = set()
+    for part in (text or "").split():
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
