@@ -7,8 +7,8 @@ what came back, an `Outcome` how a step ended. Everything made once per subreque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NewType, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -21,9 +21,6 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 Where = str
 """A place in the client's document, `requests[3].url`; it opens every message about a mistake."""
-
-BatchId = NewType("BatchId", str)
-"""The id of one bulk call: the outer `X-Request-Id` when it is trusted, else drawn."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Safe by RFC 9110 9.2.1 and allowed in a subrequest: nobody can tell in which order they ran."""
@@ -387,10 +384,6 @@ class Outcome(msgspec.Struct):
     """A step's end."""
 
     failed: bool = False
-    replies: int = 0
-    """How many replies it had; a skipped or refused step has none from the backend."""
-    failure: Failure | None = None
-    """Why it was skipped, refused or stopped."""
     value: Any = None
     """What its dependents read of it (`planning.expand.Kept`); None when nobody does."""
 
@@ -563,7 +556,3 @@ class Recorder(Protocol):
 
     def bug(self, where: str, record: BatchRecord | None = None) -> None:
         """A fault of ours, told inside its `except`: it is logged with its place, not its text."""
-
-
-Clock = Callable[[], float]
-"""Monotonic seconds: the event loop's `time`."""

@@ -466,7 +466,7 @@ class Run:
     def _skip(self, index: int, failure: Failure) -> None:
         """It will never run: a result all the same."""
         self.record.skipped += 1
-        self._outcomes[index] = Outcome(failed=True, failure=failure)
+        self._outcomes[index] = Outcome(failed=True)
         self._delivery.replies[index] = failed(failure)
         self._recorder.skipped(self.record, self.plan.steps[index], failure)
 

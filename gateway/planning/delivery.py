@@ -132,7 +132,7 @@ class Delivery:
         self._emit(self._renderer.open(step))
         if reply is not GROUP:
             self._emit(self._renderer.part(step, reply))
-        self._close(step, Outcome(reply.failed, 1, reply.failure))
+        self._close(step, Outcome(reply.failed))
 
     def _parts(self, step: Step) -> bool:
         """The replies of a step of many calls, as far as they are there; True at its end."""

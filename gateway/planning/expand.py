@@ -199,7 +199,6 @@ class Expansion:
         self._begun = 0
         self._ended = 0
         self._turn = 0
-        self._replies = 0
         self._good = 0
         self._failed = False
         self._kept_size = 0
@@ -228,7 +227,6 @@ class Expansion:
         run: _Run = work.tag
         if isinstance(work, Evaluate):
             return self._begin_more(self._evaluated(run, reply))
-        self._replies += 1
         return self._begin_more(self._answered(run, reply))
 
     def deliver(self) -> Iterator[Reply]:
@@ -252,8 +250,7 @@ class Expansion:
 
     def outcome(self) -> Outcome:
         """It failed if something went wrong and nothing went well."""
-        bad = self._failed and not self._good
-        return Outcome(bad, self._replies, value=self._kept())
+        return Outcome(self._failed and not self._good, self._kept())
 
     def _kept(self) -> Kept | None:
         if self._recipe.keep is None:

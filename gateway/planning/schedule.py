@@ -57,11 +57,6 @@ class Schedule:
         first = [self._rank[i] for i, count in enumerate(self._waiting) if not count]
         self._first = deque(sorted(first))
 
-    @property
-    def done(self) -> bool:
-        """Nothing runs and nothing can."""
-        return not (self.running or self._ready or self._first)
-
     def begin(self) -> list[int]:
         """What starts now: ready steps in order of delivery, up to the width."""
         starts: list[int] = []

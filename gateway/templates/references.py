@@ -41,9 +41,6 @@ class Reference(msgspec.Struct, frozen=True):
 Scan = Callable[[str], list[str | Hole]]
 """Text -> its parts. Raises Unresolved for a reference that has no end."""
 
-Resolve = Callable[[Hole], Reference]
-"""Raises Unresolved for a reference that means nothing."""
-
 Parts = tuple[str | Reference, ...]
 
 # --- finding them --------------------------------------------------------------------------------

@@ -427,7 +427,7 @@ def test_a_group_that_was_stopped_still_closes_its_brackets() -> None:
         renderer.open(group),
         renderer.part(group, stopped),
         renderer.whole(Step(index=1, subrequest=child, parent=0), stopped),
-        renderer.close(group, Outcome(failed=True, failure=stopped.failure)),
+        renderer.close(group, Outcome(failed=True)),
         renderer.tail(),
     ]
     (shown,) = json.loads(b"".join(pieces))

@@ -171,7 +171,7 @@ def test_what_was_read_is_filled_in() -> None:
     assert not expansion.took(works[0], Reply(201, body=b"ok"))
     assert expansion.done
     assert handed(expansion) == ["ok"]
-    assert expansion.outcome() == Outcome(replies=1)
+    assert expansion.outcome() == Outcome()
 
 
 def test_a_reference_to_nothing_sends_nothing() -> None:
@@ -216,7 +216,7 @@ def test_each_element_is_a_run_and_replies_are_handed_on_in_their_order() -> Non
     expansion.took(works[1], GONE)
     assert handed(expansion) == ["connection_refused", "three"]
     assert expansion.done
-    assert expansion.outcome() == Outcome(failed=False, replies=3)
+    assert expansion.outcome() == Outcome()
 
 
 def test_runs_are_not_made_before_their_turn() -> None:
@@ -504,11 +504,6 @@ def test_what_is_handed_on_does_not_depend_on_when_it_came(
     seed: int, width: int, most_runs: int
 ) -> None:
     """Runs, pages, recursion, failures and caps: the same replies in the same order."""
-    out, outcome = carried_out(random.Random(seed), width, most_runs)
-    other, same = carried_out(random.Random(0), width, most_runs)
-    assert out == other
-    assert (outcome.failed, outcome.replies, outcome.value) == (
-        same.failed,
-        same.replies,
-        same.value,
+    assert carried_out(random.Random(seed), width, most_runs) == carried_out(
+        random.Random(0), width, most_runs
     )
