@@ -56,9 +56,6 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None:
         """Never blocks, never raises: what is written to a client that has left is dropped."""
 
-    async def room(self) -> None:
-        """Returns when the client has taken enough of what was written."""
-
     async def linger(self) -> None:
         """Stops writing and reads on for a while, so that no reset overtakes the answer."""
 
@@ -142,16 +139,6 @@ class ClientAnswer:
         if head or data:
             self._put(head, data)
 
-    async def write(self, data: bytes) -> None:
-        """Like `send`, and waits while the client is behind."""
-        self.send(data)
-        await self.room()
-
-    async def room(self) -> None:
-        """Waits while the client is behind."""
-        if self._wire.writing_paused:
-            await self._wire.room()
-
     def finish(self, data: bytes = b"", *, streamed: bool = False) -> ClientAnswer:
         """Writes the rest. An answer that had not begun goes out whole, in one write; `streamed`:
         framed as a stream, where it is chance that all of it was there at once."""
@@ -171,11 +158,6 @@ class ClientAnswer:
     def close(self) -> None:
         """The connection is to end with this answer; to be said before it begins."""
         self.keep_alive = False
-
-    @property
-    def bare(self) -> bool:
-        """It has no contents, whatever its fields say."""
-        return self._bare
 
     def _put(self, head: bytes, data: bytes, last: bytes = b"") -> None:
         """Head, some contents in their framing, and the end, in one write if they are not large."""

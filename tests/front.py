@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.answer import ClientAnswer
+from gateway.answer import ClientAnswer, wire
 from gateway.config.settings import Client, Listener, Settings
 from gateway.server import worker
 
@@ -72,6 +72,16 @@ async def house(
     settings = dataclasses.replace(settings, client=dataclasses.replace(settings.client, **client))
     async with worker.serving(settings, lambda _: FakeApp(handle, begin)) as gateway:
         yield gateway
+
+
+async def sent(answer: ClientAnswer, request: web.BaseRequest, data: bytes) -> None:
+    """Sends, and returns when the client has room for more."""
+    answer.send(data)
+    client = wire(request)
+    if client.writing_paused:
+        room = asyncio.Event()
+        client.on_room = room.set
+        await room.wait()
 
 
 async def eventually(condition: Callable[[], Any]) -> None:

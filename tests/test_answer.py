@@ -50,9 +50,9 @@ async def test_a_stream_is_chunked_on_http_1_1_and_its_head_goes_with_the_first_
 
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)
-        await answer.write(b"first")
+        answer.send(b"first")
         await go.wait()
-        await answer.write(b"second")
+        answer.send(b"second")
         return answer.finish(b"third")
 
     async with house(handle) as gateway, raw(gateway.address) as client:
@@ -67,7 +67,7 @@ async def test_a_stream_is_chunked_on_http_1_1_and_its_head_goes_with_the_first_
 async def test_a_stream_to_an_http_1_0_client_ends_with_the_connection() -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)
-        await answer.write(b"first")
+        answer.send(b"first")
         return answer.finish(b"second")
 
     answer = await exchange(get("/", "Connection: keep-alive", version="1.0"), handle)
@@ -128,7 +128,7 @@ def handle_second(handle: object) -> object:
 async def test_a_declared_length_frames_a_stream() -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200, ((b"content-length", b"6"),), declared=True)
-        await answer.write(b"one")
+        answer.send(b"one")
         return answer.finish(b"two")
 
     assert await exchange(get("/", "Connection: close"), handle) == (
@@ -151,7 +151,7 @@ async def test_an_answer_that_cannot_be_finished_is_reset(version: str, mistake:
 
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)
-        await answer.write(b"first")
+        answer.send(b"first")
         await go.wait()
         if mistake == "raised":
             raise RuntimeError
@@ -212,7 +212,7 @@ async def test_a_cut_answer_reaches_the_client_of_an_nginx_as_a_broken_one(
 ) -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200, ((b"X-Accel-Buffering", b"no"),))
-        await answer.write(b"first")
+        answer.send(b"first")
         if request.raw_path == "/cut":
             await go.wait()
             answer.cut()

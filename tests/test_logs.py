@@ -274,11 +274,11 @@ def test_last_words_are_written_though_nobody_closes_the_log() -> None:
 def test_after_a_hundred_lines_a_minute_of_a_kind_the_rest_are_a_number(journal: Open) -> None:
     log = journal()
     for _ in range(LINES_A_MINUTE + 50):
-        log.logs.malformed(400, "bad_request")
+        log.logs.malformed(400, "bad_request", "unix")
     log.logs.refused(RefusedRecord(id="b", dialect="d", reason="bad_json", status=400))
     log.now = 61
-    log.logs.malformed(400, "bad_request")
-    log.logs.malformed(400, "bad_request")
+    log.logs.malformed(400, "bad_request", "unix")
+    log.logs.malformed(400, "bad_request", "unix")
     assert log.logs.dropped()["rate"] == 50
     events = log.lines()
     assert len(events) == LINES_A_MINUTE + 3

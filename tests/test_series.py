@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from copy import deepcopy
+
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Distribution, Exemplar, Fleet, Snapshot, Worker, merge
+from gateway.workers.channel import Farewell, parents, workers
 
 SUBREQUESTS = ("sugarcrm", "_other", "GET", "200")
 LAG = "gateway_event_loop_lag_seconds"
@@ -51,14 +55,18 @@ def test_the_newest_exemplar_survives() -> None:
 
 def test_merging_leaves_its_sources_alone() -> None:
     first, second = worker(2), worker(3)
-    kept = first.encode()
+    kept = deepcopy(first)
     merge([first, second, second])
-    assert first.encode() == kept
+    assert first == kept
 
 
-def test_a_snapshot_travels_as_bytes() -> None:
-    snapshot = worker(2)
-    assert Snapshot.decode(snapshot.encode()) == snapshot
+async def test_a_snapshot_reaches_the_parent_as_it_left_the_worker() -> None:
+    ours, theirs = socket.socketpair()
+    parent, child = await parents(ours), await workers(theirs)
+    child.say(Farewell(worker(2)))
+    assert await parent.hear() == Farewell(worker(2))
+    await child.flush()
+    await parent.flush()
 
 
 def test_what_an_ended_worker_counted_is_kept_and_its_gauges_go() -> None:

@@ -25,7 +25,7 @@ from gateway.config.settings import Listener, ListenerTls
 from gateway.server import CannotListen, door, listeners, process
 from gateway.server.client import HEAD, LINGER
 from gateway.server.worker import Gateway, serving
-from tests.front import SETTINGS, FakeApp, eventually, get, house, raw
+from tests.front import SETTINGS, FakeApp, eventually, get, house, raw, sent
 
 TLS = Path(__file__).parent / "tls"
 
@@ -268,7 +268,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
         answer = ClientAnswer(request, 200)
         try:
             while True:
-                await answer.write(b"x" * 100_000)
+                await sent(answer, request, b"x" * 100_000)
         except asyncio.CancelledError as exc:
             gone.append(exc)
             raise
@@ -289,7 +289,7 @@ async def test_a_client_that_takes_something_now_and_then_is_not_cut() -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200, ((b"Content-Length", b"30000000"),), declared=True)
         for _ in range(300):
-            await answer.write(b"x" * 100_000)
+            await sent(answer, request, b"x" * 100_000)
         return answer.finish()
 
     async with house(handle) as gateway, raw(gateway.address, limit=1000) as client:
@@ -508,7 +508,7 @@ async def test_a_certificate_is_renewed_without_a_restart(tmp_path: Path) -> Non
 async def test_an_answer_over_tls_that_cannot_be_finished_is_cut(tmp_path: Path) -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)
-        await answer.write(b"first")
+        answer.send(b"first")
         return answer
 
     tls = ListenerTls(cert=str(TLS / "first.crt"), key=str(TLS / "first.key"))
@@ -599,7 +599,7 @@ async def test_what_has_no_end_of_its_own_does_not_hold_a_drain() -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)
         wire(request).endless()
-        await answer.write(b"event")
+        answer.send(b"event")
         await asyncio.Event().wait()
         return answer
 
@@ -615,7 +615,7 @@ async def test_what_has_no_end_of_its_own_does_not_hold_a_drain() -> None:
 async def test_a_forced_end_cuts_what_is_left() -> None:
     async def handle(request: web.BaseRequest) -> ClientAnswer:
         answer = ClientAnswer(request, 200)
-        await answer.write(b"begun")
+        answer.send(b"begun")
         await asyncio.Event().wait()
         return answer
 
@@ -676,7 +676,7 @@ def lines(gateway: asyncio.subprocess.Process) -> asyncio.StreamReader:
 
 async def hanging(request: web.BaseRequest) -> ClientAnswer:
     answer = ClientAnswer(request, 200)
-    await answer.write(b"begun")
+    answer.send(b"begun")
     if request.raw_path == "/hang":
         await asyncio.Event().wait()
     return answer.finish()

@@ -240,7 +240,7 @@ class Logs:
             **admitted,
         )
 
-    def malformed(self, status: int, reason: str, client: str = "") -> None:
+    def malformed(self, status: int, reason: str, client: str) -> None:
         """A request that is not one, answered by the server before anybody looked at it."""
         admitted = self._throttle.admit("malformed")
         if admitted is not None:

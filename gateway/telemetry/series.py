@@ -55,13 +55,6 @@ class Snapshot(msgspec.Struct):
     """Counters and gauges, by the metric's name."""
     distributions: dict[str, dict[Labels, Distribution]] = {}
 
-    def encode(self) -> bytes:
-        return msgspec.msgpack.encode(self)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Snapshot:
-        return msgspec.msgpack.decode(data, type=cls)
-
     def lasting(self) -> Snapshot:
         """What stays true when the process has ended: everything but its gauges."""
         values = {
