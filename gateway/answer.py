@@ -249,6 +249,10 @@ def joined(lines: list[bytes]) -> bytes:
     return head
 
 
+Done = Callable[[ClientAnswer], None]
+"""Told a request's answer, once, when it has been given in full."""
+
+
 def settle(end: asyncio.Future[ClientAnswer], answer: ClientAnswer) -> None:
     """Tells a task its answer, unless it was cancelled a moment ago."""
     if not end.done():
@@ -261,6 +265,16 @@ def encoded(headers: Headers) -> RawHeaders:
 
 
 # --- answers of the gateway's own ----------------------------------------------------------------
+
+BAD_BODY = Failure(
+    "http_request_error", "bad_body", status=400, message="the body is not framed as announced"
+)
+BODY_TIMEOUT = Failure(
+    "http_request_error", "body_timeout", status=408, message="the body stopped arriving"
+)
+BUG = Failure("proxy_internal_error", "internal")
+
+ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 
 
 def problem(

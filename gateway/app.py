@@ -25,7 +25,7 @@ from aiohttp import web
 
 from gateway import admin
 from gateway.admission import Admission
-from gateway.answer import ClientAnswer
+from gateway.answer import ClientAnswer, Done
 from gateway.config import Settings, Upstream
 from gateway.config.watched import Watched
 from gateway.dialects import DIALECTS
@@ -134,7 +134,7 @@ class App:
         """A request keeps the service that it came to."""
         return self.service.handle(request)
 
-    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+    def begin(self, request: web.BaseRequest, done: Done) -> bool:
         return self.service.begin(request, done)
 
     def _in_hand(self) -> bool:

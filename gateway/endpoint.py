@@ -17,8 +17,19 @@ from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import BodyStalled, ClientAnswer, date, encoded, invite, problem, settle, wire
-from gateway.batch import Answer, BatchRecord, Failure, RawHeaders, RefusedRecord, Trace
+from gateway.answer import (
+    BUG,
+    BodyStalled,
+    ClientAnswer,
+    Done,
+    date,
+    encoded,
+    invite,
+    problem,
+    settle,
+    wire,
+)
+from gateway.batch import Answer, BatchRecord, RawHeaders, RefusedRecord, Trace
 from gateway.config import Settings
 from gateway.config.limits import of_call
 from gateway.cors import Cors
@@ -50,10 +61,6 @@ TOLD = (
     "rate_limit.burst",
 )
 """What a client is told, beside its dialect's limits; how much the process can hold it is not."""
-
-
-Done = Callable[[ClientAnswer], None]
-"""Is told a request's answer when it has been written."""
 
 
 class BulkEndpoint:
@@ -310,7 +317,7 @@ class _Writing:
         if answer is not None and answer.began:
             answer.cut()
         else:
-            answer = problem(self._outer.request, _BUG, close=True)
+            answer = problem(self._outer.request, BUG, close=True)
         self._done(answer)
 
     def _leave(self, outcome: str) -> None:
@@ -318,9 +325,6 @@ class _Writing:
         self._chunk = None
         self._run.abandon(outcome)
         self._run.finished()
-
-
-_BUG = Failure("proxy_internal_error", "internal")
 
 
 def _too_large(most: int) -> Refused:

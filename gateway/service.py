@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.admission import Admission
-from gateway.answer import ClientAnswer
+from gateway.answer import ClientAnswer, Done
 from gateway.batch import Failure
 from gateway.config import Probe, Settings
 from gateway.cors import Cors
@@ -97,7 +97,7 @@ class Service:
                     return endpoint.options(request)
         return self._proxy.answer(request)
 
-    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+    def begin(self, request: web.BaseRequest, done: Done) -> bool:
         """Most requests that are complete need no task of their own. `done` may be told the answer
         before this returns. False: this one needs `handle`."""
         if request.method in ("POST", "OPTIONS"):

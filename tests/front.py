@@ -10,19 +10,19 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.answer import ClientAnswer, wire
+from gateway.answer import ClientAnswer, Done, wire
 from gateway.config.settings import Client, Listener, Settings
 from gateway.server import worker
 
 Handle = Callable[[web.BaseRequest], Awaitable[ClientAnswer]]
-Begin = Callable[[web.BaseRequest, Callable[[ClientAnswer], None]], bool]
+Begin = Callable[[web.BaseRequest, Done], bool]
 
 SETTINGS = Settings(
     listen=(Listener(address="127.0.0.1:0"),), ops=Listener(address="127.0.0.1:0"), client=Client()
 )
 
 
-def _needs_a_task(request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+def _needs_a_task(request: web.BaseRequest, done: Done) -> bool:
     return False
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import inf
 
 import pytest
 from aiohttp import web
 
-from gateway.answer import ClientAnswer, problem, wire
+from gateway.answer import ClientAnswer, Done, problem, wire
 from gateway.server import door
 from gateway.server.client import AHEAD
 from gateway.server.worker import Gateway
@@ -27,9 +27,9 @@ class Desk:
         self.left: list[str] = []
         self.swift = False
         """From now on every request is answered as soon as it is taken."""
-        self._done: list[Callable[[ClientAnswer], None]] = []
+        self._done: list[Done] = []
 
-    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+    def begin(self, request: web.BaseRequest, done: Done) -> bool:
         self.taken.append(request)
         self._done.append(done)
         wire(request).on_gone = lambda: self.left.append(request.raw_path)
@@ -204,7 +204,7 @@ async def test_an_answer_left_open_is_cut() -> None:
 
 
 async def test_who_takes_a_request_may_answer_it_at_once() -> None:
-    def begin(request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+    def begin(request: web.BaseRequest, done: Done) -> bool:
         done(problem(request, door.BAD_TARGET))
         return True
 
@@ -218,7 +218,7 @@ async def test_who_takes_a_request_may_answer_it_at_once() -> None:
 async def test_a_bug_in_who_takes_a_request_is_500_and_says_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def begin(request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+    def begin(request: web.BaseRequest, done: Done) -> bool:
         raise RuntimeError(SECRET)
 
     async with house(by_a_task, begin=begin) as gateway, raw(gateway.address) as client:

@@ -11,19 +11,17 @@ from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import ClientAnswer, settle
+from gateway.answer import ALLOW, ClientAnswer, Done, settle
 from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
 from gateway.errors import BadTarget
 from gateway.proxy.fields import Downward, Upward
-from gateway.proxy.passage import Done, Passage, refuse
+from gateway.proxy.passage import Passage, refuse
 from gateway.reception import Manners
 from gateway.target import PathRules
 from gateway.upstream import CHUNKED, Pool
 
 DISABLED = Failure("http_request_denied", "passthrough_disabled", status=404)
 LOOPED = Failure("proxy_loop_detected", "loop_detected", message="this request was here before")
-
-METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 class Proxy:
@@ -87,7 +85,7 @@ class Proxy:
         if hops == 0:
             # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
             record.status = 200
-            answer = ClientAnswer(request, 200, ((b"Allow", METHODS),)).finish()
+            answer = ClientAnswer(request, 200, (ALLOW,)).finish()
             self._ended(answer, record, done)
             return None
         return self._passage(request, record, to, hops, done)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import monotonic
 
 from aiohttp import web
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.answer import BodyStalled, ClientAnswer, problem, wire
+from gateway.answer import BAD_BODY, BODY_TIMEOUT, BodyStalled, ClientAnswer, Done, problem, wire
 from gateway.batch import Call, Failure, PassRecord, Recorder, Reply
 from gateway.proxy.fields import Downward
-from gateway.upstream import Pool
-
-Done = Callable[[ClientAnswer], None]
-"""Told a request's answer, once, when it has been given in full."""
+from gateway.upstream import Pool, is_event_stream
 
 PARTING = 5.0
 """Seconds for a tunnel's backend to take the client's last bytes and to close."""
 
-BODY_TIMEOUT = Failure("http_request_error", "body_timeout", status=408)
-BAD_BODY = Failure("http_request_error", "bad_body", status=400)
 BAD_HEAD = Failure("http_protocol_error", "bad_head", sent=True)
 
 
@@ -135,7 +129,7 @@ class Passage:
         answer = ClientAnswer(self._request, status, fields, reason=head.reason, declared=declared)
         if last and not self._exchange.uploaded:
             answer.close()  # nobody reads the rest of the request
-        elif not last and _is_event_stream(head):
+        elif not last and is_event_stream(head):
             self.wire.endless()
         return answer
 
@@ -221,7 +215,3 @@ class Passage:
         self._exchange.write(said.read_nowait())
         self._exchange.write_eof()
         asyncio.get_running_loop().call_later(PARTING, self._exchange.abort)
-
-
-def _is_event_stream(head: Reply) -> bool:
-    return (head.header(b"content-type") or b"").lower().startswith(b"text/event-stream")

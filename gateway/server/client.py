@@ -35,7 +35,16 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.answer import BodyStalled, ClientAnswer, canned, problem
+from gateway.answer import (
+    ALLOW,
+    BAD_BODY,
+    BODY_TIMEOUT,
+    BUG,
+    BodyStalled,
+    ClientAnswer,
+    canned,
+    problem,
+)
 from gateway.batch import Failure
 from gateway.config import settings
 from gateway.server import door
@@ -311,7 +320,7 @@ class Client(Reading):
         """Answers what the door does not let in, and ends the connection."""
         self._clients.refused(failure, self)
         answer = problem(
-            request, failure, door.ALLOW if failure is door.BAD_METHOD else (), close=True
+            request, failure, (ALLOW,) if failure is door.BAD_METHOD else (), close=True
         )
         answer.lingers = True
         return answer
@@ -329,11 +338,11 @@ class Client(Reading):
         if self.answer is not None and self.answer.began:
             raise ConnectionResetError  # `served` has cut it where it was open
         if isinstance(exc, BodyStalled):
-            return self.refuse(request, door.BODY_TIMEOUT)
+            return self.refuse(request, BODY_TIMEOUT)
         if isinstance(exc, RequestPayloadError):
-            return self.refuse(request, door.BAD_BODY)
+            return self.refuse(request, BAD_BODY)
         log.error("request_failed", error=type(exc).__name__, where=where(exc))
-        return problem(request, door.BUG, close=True)
+        return problem(request, BUG, close=True)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """aiohttp's own words quote what the client sent; `handle_error` says what there is."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Protocol, cast
 
 from aiohttp import web
 
-from gateway.answer import ClientAnswer
+from gateway.answer import ClientAnswer, Done
 from gateway.batch import Failure
 from gateway.config import settings
 from gateway.server import door
@@ -36,7 +36,7 @@ _NEVER = 1e7
 class House(Protocol):
     """Who answers. `worker.App` is it."""
 
-    def begin(self, request: web.BaseRequest, done: Callable[[ClientAnswer], None]) -> bool:
+    def begin(self, request: web.BaseRequest, done: Done) -> bool:
         """Takes a request that is complete, if it needs no task of its own; `done` is told its
         answer, perhaps before this returns. If the client leaves first, `on_gone` of the connection
         is called instead. False: this one is for `handle`."""

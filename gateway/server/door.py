@@ -33,9 +33,7 @@ TARGET_TOO_LONG = _refused(414, "target_too_long")
 HEAD_TOO_LARGE = _refused(
     431, "head_too_large", "a header field is too long, or there are too many"
 )
-BAD_BODY = _refused(400, "bad_body", "the body is not framed as announced")
 HEAD_TIMEOUT = _refused(408, "head_timeout", "the head did not arrive in time")
-BODY_TIMEOUT = _refused(408, "body_timeout", "the body stopped arriving")
 BAD_VERSION = _refused(505, "bad_version", "expected HTTP/1.1 or HTTP/1.0")
 BAD_METHOD = _refused(405, "bad_method", "CONNECT and TRACE are not served")
 BAD_CODING = _refused(501, "bad_transfer_coding", "the only transfer coding served is chunked")
@@ -46,9 +44,6 @@ UNKNOWN_METHOD = _refused(501, "unknown_method", "no such method")
 BAD_HOST = _refused(400, "bad_host", "expected one Host field with a valid name")
 BAD_EXPECTATION = _refused(417, "bad_expectation", "expected 100-continue")
 FULL = Failure("connection_limit_reached", "gateway_overloaded", retry_after=1)
-BUG = Failure("proxy_internal_error", "internal")
-
-ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
 def objection(request: web.BaseRequest) -> Failure | None:

@@ -1,6 +1,6 @@
 """The backend: the only room that opens connections (DESIGN part 9)."""
 
-from gateway.upstream.exchange import Exchange, Sink
+from gateway.upstream.exchange import Exchange, Sink, is_event_stream
 from gateway.upstream.lane import Lane, Taker, Verdict
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
@@ -22,4 +22,5 @@ __all__ = [
     "Verdict",
     "checked",
     "encode",
+    "is_event_stream",
 ]

@@ -178,7 +178,7 @@ class Exchange(Lane):
         connection = self._connection
         if head is not None and connection is not None:
             self._tunnel = head.status == 101
-            if self._tunnel or _endless(head):
+            if self._tunnel or is_event_stream(head):
                 connection.deadline = inf
                 self.pool.detach(connection)
             else:
@@ -241,6 +241,6 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _endless(head: Reply) -> bool:
-    """Server-sent events: silence is no sign of trouble."""
+def is_event_stream(head: Reply) -> bool:
+    """Server-sent events have no end, and their silence is no sign of trouble."""
     return (head.header(b"content-type") or b"").lower().startswith(b"text/event-stream")
