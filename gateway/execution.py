@@ -38,7 +38,7 @@ from gateway.planning import expand
 from gateway.planning.delivery import GROUP, Chunk, Delivery
 from gateway.planning.graph import Plan
 from gateway.planning.schedule import Schedule
-from gateway.upstream.pool import Pool
+from gateway.upstream import Pool, Verdict
 
 TICK = 0.1
 """Seconds between two looks at the clocks of runs."""
@@ -51,9 +51,6 @@ MOST_OVERRUNS = 3
 
 Guard = Callable[[str, str], Failure | None]
 """Method and target of a call -> why the operator's rules refuse it, or None."""
-
-Verdict = Callable[[Call], Failure | None]
-"""What becomes of an outstanding call when its batch is stopped: it fails, or (None) runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +85,13 @@ def _drained(call: Call) -> Failure:
     return Failure("proxy_internal_response", "shutting_down", sent=call.sent, status=503)
 
 
-def _gone(call: Call) -> Failure:
+def _unattended(call: Call) -> Failure:
     return Failure("proxy_internal_response", "client_gone", sent=call.sent, status=503)
 
 
-def _gone_unless_written(call: Call) -> Failure | None:
+def _unattended_unless_written(call: Call) -> Failure | None:
     """A write that was sent cannot be called back, and its result is worth a log line."""
-    return None if call.sent and not call.safe else _gone(call)
+    return None if call.sent and not call.safe else _unattended(call)
 
 
 def _outdone(call: Call) -> Failure:
@@ -210,7 +207,7 @@ class Run:
         self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
         self._cancel_timer()
         self._release(self._delivery.drop())
-        self._stop(_gone_unless_written)
+        self._stop(_unattended_unless_written)
         self._settle()
 
     def bug(self) -> None:
@@ -239,10 +236,10 @@ class Run:
             drained = self.deadline >= self._execution.drained_by
             self.deadline = inf
             self.record.outcome = self.record.outcome or "deadline"
-            self._stop(_drained if drained else _gone if self._gone else _expired)
+            self._stop(_drained if drained else _unattended if self._gone else _expired)
             self._settle()
 
-    # --- the pool's side (upstream.pool.Taker) ---------------------------------------------------
+    # --- the pool's side (upstream.Taker) --------------------------------------------------------
 
     def start(self) -> None:
         self._launch(self._schedule.begin())
@@ -373,7 +370,7 @@ class Run:
     def _refusal(self, work: Call | Evaluate) -> Failure | None:
         if self._verdict is not None:
             call = work if isinstance(work, Call) else _NOTHING
-            return self._verdict(call) or _gone(call)
+            return self._verdict(call) or _unattended(call)
         if isinstance(work, Evaluate):
             return self._struck
         self._expanded += 1
@@ -387,7 +384,7 @@ class Run:
     def _evaluated(self, work: Evaluate, task: asyncio.Task[Reply]) -> None:
         self._evaluations.discard(task)
         if task.cancelled():
-            reply = failed(self._struck or _gone(_NOTHING))
+            reply = failed(self._struck or _unattended(_NOTHING))
         else:
             reply = task.result()
             self._watch(reply)
@@ -473,7 +470,7 @@ class Run:
     def _stop(self, verdict: Verdict) -> None:
         """Nothing new starts. Every outstanding call is asked about: it ends now, or runs on."""
         self._verdict = verdict
-        unsent = verdict(_NOTHING) or _gone(_NOTHING)
+        unsent = verdict(_NOTHING) or _unattended(_NOTHING)
         for index in self._schedule.stop():
             self._skip(index, unsent)
         waiting = [item[-1] for item in sorted(self._queue)] + self._parked

@@ -6,8 +6,8 @@ pool is told `finished` or `failed`. Nothing that the backend sends raises out o
 
 An answer is taken whole or streamed. Whole, its pieces are kept until the last one, under the
 limits of `memory`. Streamed (the lane has an `exchange`), each read is handed on as one piece. In
-both, nobody is called from inside the parser: what a read brought is acted upon when the parser has
-returned, so that the next call can begin on this very connection.
+both, what a read brought is acted upon when the parser has returned, so that the next call can
+begin on this very connection. The one exception asks a client for its body (`_interim`).
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class _Names(dict[bytes, bytes]):
     """Field names seen, each kept once: a batch that waits holds them a thousand times. Bounded by
     forgetting everything, since the common ones are back with the next answer."""
 
-    telling = False
+    noticed = False
     """A field has come that changes how a body is read. The names of such are not kept, so that
     each is noticed."""
 
     def __missing__(self, name: bytes) -> bytes:
         if name.lower() in (b"transfer-encoding", b"content-encoding"):
-            self.telling = True
+            self.noticed = True
             return name
         if len(self) >= 1024:
             self.clear()
@@ -303,8 +303,8 @@ class Connection(asyncio.Protocol):
         """More is to come."""
         self._odd = True
         if not self._status:
-            self._codings = self._codings or _NAMES.telling
-            _NAMES.telling = False  # the next head may be another connection's
+            self._codings = self._codings or _NAMES.noticed
+            _NAMES.noticed = False  # the next head may be another connection's
             return
         self._barren = 0 if self._pieces else self._barren + arrived
         if self._barren > HEAD_BYTES:
@@ -367,7 +367,7 @@ class Connection(asyncio.Protocol):
         if not 200 <= status <= 599:
             self._interim(status)
             return
-        if self._codings or _NAMES.telling:
+        if self._codings or _NAMES.noticed:
             self._read_codings(status)
         self._status = status
         if call.method == "HEAD":
@@ -407,7 +407,7 @@ class Connection(asyncio.Protocol):
 
     def _read_codings(self, status: int) -> None:
         """How the body is framed and coded, where it is not simply a length of plain bytes."""
-        self._codings = _NAMES.telling = False
+        self._codings = _NAMES.noticed = False
         fields = [(name.lower(), value) for name, value in self._headers]
         transfer = [value for name, value in fields if name == b"transfer-encoding"]
         if transfer and (
