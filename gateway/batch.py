@@ -2,7 +2,8 @@
 
 Nothing here acts. A `Batch` is what the client asked, a `Call` what goes to the backend, a `Reply`
 what came back, an `Outcome` how a step ended. Everything made once per subrequest or batch is a
-`msgspec.Struct`: as immutable as a frozen dataclass, but it costs 0.2 µs to make instead of 1.5.
+`msgspec.Struct`, which takes 0.2 µs to make where a frozen dataclass takes 1.5; it is frozen too,
+unless it is written to on its way: a `Call`, a `Reply`, a record.
 """
 
 from __future__ import annotations
@@ -337,7 +338,7 @@ class Call(msgspec.Struct):
         return self.method in SAFE_METHODS
 
 
-class Evaluate(msgspec.Struct):
+class Evaluate(msgspec.Struct, frozen=True):
     """An expression for the helper process: run by `execution` like a call."""
 
     expression: str
@@ -380,7 +381,7 @@ def failed(failure: Failure, call: Call | None = None) -> Reply:
     return Reply(failure.code, failure=failure, call=call)
 
 
-class Outcome(msgspec.Struct):
+class Outcome(msgspec.Struct, frozen=True):
     """A step's end."""
 
     failed: bool = False

@@ -2,7 +2,10 @@
 
 common = inherit(outer, ...) + managed(outer, ...)     once per batch
 own(pairs, ...)                                        once per subrequest that brings some
-merge(common, own, ...)                                once per such call
+kept, void = beneath(common, names of own, ...)        once per set of such names in a batch
+holding(own, void) + kept                              once per call
+
+`merge` is the last two in one, for whoever does it once.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Throttle:
 
 
 class Logs:
-    """The log of one process. Made after the fork, since its sink has a thread."""
+    """The log of one process, whose lines a thread writes."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class _Ids(RandomIdGenerator):
 
 
 class Tracer:
-    """Made after the fork, since it has a thread. Everything else of it is in the environment."""
+    """Makes spans; a thread sends them, as the environment says."""
 
     def __init__(self, *, upstream: str, version: str) -> None:
         self.ids = _Ids()

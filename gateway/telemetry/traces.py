@@ -52,7 +52,7 @@ def wanted(environ: Mapping[str, str]) -> bool:
 
 
 def tracer(environ: Mapping[str, str], *, upstream: str, version: str) -> Tracer | None:
-    """Made after the fork, since it has a thread. Raises `CannotTrace`."""
+    """What spans are made with, or None where no traces are wanted. Raises `CannotTrace`."""
     if not wanted(environ):
         return None
     protocol = next(filter(None, map(environ.get, _PROTOCOLS)), "http/protobuf")

@@ -1,11 +1,17 @@
 """What answers hold in memory, and who may go on reading when it is too much (DESIGN part 4).
 
-Over a lane's budget all its calls but the urgent ones are no longer read; over the pool's, all but
-those of the oldest lane. What its batch cannot go on without is always read, so nothing locks up;
-everything else waits in the kernel's socket buffers, so the bound is real. A quarter of the pool's
-budget is for lanes that hold little: however much is kept for clients that do not read, small
-answers to others have room. A lane or the pool stays over until it is well below its budget:
-pausing costs a system call per connection.
+A lane that holds more than it may has only its urgent calls read: those that its batch cannot go on
+without. What is not read waits in the kernel's socket buffers, so the bound is real.
+
+1. While all lanes together hold little, each may hold its own budget.
+2. When they hold more than three quarters of the pool's budget, each may hold its share of the last
+   quarter: however much is kept for clients that do not read, small answers to others have room. Of
+   those that hold more, one alone is favoured with having its urgent calls read, the oldest that
+   has any, so nothing locks up.
+3. Above the whole budget nobody is, while an older one of those waits for its client to read.
+
+A lane or the pool stays over until it is a quarter below its bound: pausing costs a system call per
+connection.
 """
 
 from __future__ import annotations
@@ -25,9 +31,9 @@ class Memory:
         self.held = 0
         """Bytes all lanes are charged for together."""
         self.over = False
-        """That was too much at some time, and is not yet well below it."""
+        """That was more than `_most` at some time, and is not yet well below it."""
         self._full = False
-        """It is too much now."""
+        """It is more than the budget now."""
         self.lanes: dict[Lane, None] = {}
         """Batches, oldest first. Streams are held up by their own readers instead."""
         self._connections = connections
@@ -71,7 +77,7 @@ class Memory:
 
     @property
     def _allowance(self) -> int:
-        """What a lane may hold without having to wait."""
+        """What a lane may hold before only its urgent calls are read."""
         if not self.over:
             return self.lane_budget
         return min(self.lane_budget, self._reserve // max(1, len(self.lanes)))

@@ -4,9 +4,10 @@ Calls wait in lanes, lanes take turns, one call each. A connection that has fini
 the next turn within the same callback. New connections are made only while calls wait. One sweeper
 looks at all clocks a few times a second, so that no call needs a timer, a task or a future.
 
-Owners are told from here and may answer with anything: submit, stop, close. While one of them is
-being told (`telling`), calls are only queued; they are sent when it has returned. So nothing here
-is ever entered in the middle of its own work, and a thousand failures in a row are no recursion.
+Owners of lanes are told of replies from here and may answer with anything: submit, stop, close.
+While one of them is being told (`telling`), calls are only queued; they are sent when it has
+returned. So nothing here is ever entered in the middle of its own work, and a thousand failures in
+a row are no recursion. A stream's sink is told by the connection, when nothing here is under way.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Pool:
         self.turns: deque[Lane] = deque()
         """Lanes with waiting calls, next one first."""
         self.telling = 0
-        """Owners that are being told something at the moment."""
+        """Owners that are being told of a reply at the moment."""
         self.posted: list[tuple[Connection, bytes]] = []
         """Requests that are written at the end of the event loop's round."""
         self.memory = Memory(self.connections, limits.batch_buffer_bytes, limits.buffer_bytes)
@@ -92,7 +93,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
 
     def lane(self, taker: Taker) -> Lane:
-        """A place for a batch, whose answers are collected. Close it."""
+        """A place for a batch, whose answers are collected. Its owner leaves it in the end."""
         lane = Lane(self, taker)
         self.memory.lanes[lane] = None
         return lane
