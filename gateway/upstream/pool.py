@@ -1,8 +1,9 @@
 """The connections to the backend, and whose turn it is on them.
 
-Calls wait in lanes, lanes take turns, one call each. A connection that has finished a call takes
-the next turn within the same callback. New connections are made only while calls wait. One sweeper
-looks at all clocks a few times a second, so that no call needs a timer, a task or a future.
+Calls wait in lanes, lanes take turns, one call each, or a few where many lanes wait. A connection
+that has finished a call takes the next turn within the same callback. New connections are made only
+while calls wait. One sweeper looks at all clocks a few times a second, so that no call needs a
+timer, a task or a future.
 
 Owners of lanes are told of replies from here and may answer with anything: submit, stop, close.
 While one of them is being told (`telling`), calls are only queued; they are sent when it has
@@ -34,6 +35,9 @@ TICK: Final = 0.1
 """Seconds between two looks at the clocks."""
 LATE: Final = 1.0
 """A look that comes so long after the last one was held up by a blocked event loop."""
+CROWD: Final = 32
+"""Waiting lanes for each call of a turn. In a crowd a lane's results then come several at a time,
+and fewer writes carry them to its client: a tenth of the CPU with 250 batches of 100."""
 PATIENCE: Final = 1.0
 """Seconds that a passed-through request waits for a connection."""
 REST: Final = 1.0
@@ -72,6 +76,8 @@ class Pool:
         """By reason: `connect`, `closed`."""
         self.turns: deque[Lane] = deque()
         """Lanes with waiting calls, next one first."""
+        self._taken = 0
+        """Calls of the turn that is being taken."""
         self.telling = 0
         """Owners that are being told of a reply at the moment."""
         self.posted: list[tuple[Connection, bytes]] = []
@@ -234,13 +240,18 @@ class Pool:
         self._start(connection, lane, call)
 
     def _next(self) -> tuple[Lane, Call]:
-        lane = self.turns.popleft()
+        turns = self.turns
+        lane = turns[0]
         call = lane.waiting.popleft()
         self.waiting -= 1
-        if lane.waiting:
-            self.turns.append(lane)
-        else:
+        self._taken += 1
+        if not lane.waiting:
+            turns.popleft()
             lane.queued = False
+            self._taken = 0
+        elif self._taken >= len(turns) // CROWD:
+            turns.rotate(-1)
+            self._taken = 0
         return lane, call
 
     def _start(self, connection: Connection, lane: Lane, call: Call) -> None:
@@ -292,7 +303,7 @@ class Pool:
             self._serve(connection)
         else:
             self._drop(connection)
-        if self.waiting or self._again:
+        if self._again or (self.waiting and not self._full()):
             self.dispatch()
 
     def failed(

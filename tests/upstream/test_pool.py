@@ -7,12 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import pytest
 
 from gateway.batch import Call, Failure, Reply
 from gateway.upstream import Pool
+from gateway.upstream.pool import CROWD
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
@@ -87,6 +89,22 @@ async def test_batches_take_turns(pool_for: MakePool) -> None:
         "/big/4",
         "/big/5",
     ]
+
+
+async def test_where_many_batches_wait_a_turn_is_of_several_calls(pool_for: MakePool) -> None:
+    async with (
+        RawBackend(answering(ok())) as backend,
+        pool_for(backend.url, connections=1) as pool,
+    ):
+        owners = [Owner(pool) for _ in range(3 * CROWD)]
+        for number, owner in enumerate(owners):
+            for _ in range(4):
+                owner.send(target=f"/{number}")
+        for owner in owners:
+            await owner.count(4)
+    asked = [int(request.target[1:]) for request in backend.requests]
+    turns = [(number, len(list(calls))) for number, calls in groupby(asked)]
+    assert turns[: len(owners)] == [(number, 3) for number in range(len(owners))]
 
 
 async def test_a_batch_that_never_pauses_does_not_keep_others_from_their_turn(
