@@ -56,6 +56,9 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None:
         """Never blocks, never raises: what is written to a client that has left is dropped."""
 
+    async def room(self) -> None:
+        """Returns when the client has taken enough of what was written."""
+
     async def linger(self) -> None:
         """Stops writing and reads on for a while, so that no reset overtakes the answer."""
 
@@ -138,6 +141,11 @@ class ClientAnswer:
         head = b"" if self.began else self._head(None)
         if head or data:
             self._put(head, data)
+
+    async def room(self) -> None:
+        """Waits while the client is behind."""
+        if self._wire.writing_paused:
+            await self._wire.room()
 
     def finish(self, data: bytes = b"", *, streamed: bool = False) -> ClientAnswer:
         """Writes the rest. An answer that had not begun goes out whole, in one write; `streamed`:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
@@ -253,6 +253,9 @@ class Client(Reading):
         if transport is not None and not transport.is_closing():
             self._written += len(data)
             transport.write(data)
+
+    def room(self) -> Coroutine[Any, Any, None]:
+        return self._drain_helper()
 
     async def linger(self) -> None:
         self._discard()
