@@ -34,6 +34,11 @@ def method(text: str, where: Where) -> str:
     return text.upper()
 
 
+def too_many(most: int, where: Where = "requests") -> Refused:
+    """There are more than may be, in the list there or in all lists together."""
+    return Refused("too_many_subrequests", f"{where}: more than {most} subrequests")
+
+
 def given(raw: Raw | UnsetType) -> bytes | None:
     """The bytes of an optional member; null means absent."""
     if isinstance(raw, UnsetType):

@@ -99,7 +99,7 @@ class Agendize:
 
     def parse(self, bulk: BulkCall) -> Batch:
         if bodies.more(bulk.body, "requests", bulk.max_subrequests):
-            raise _many(bulk.max_subrequests)  # before they are made
+            raise _requests.too_many(bulk.max_subrequests)  # before they are made
         requests = bodies.document(bulk.body, BatchBody, max_depth=bulk.max_depth).requests
         reader = _Reader(bulk, requests, older=self.version == "2.0")
         return Batch(dialect=self.name, subrequests=reader.read(), rules=RULES)
@@ -301,17 +301,13 @@ class _Reader:
         return None
 
 
-def _many(most: int) -> Refused:
-    return Refused("too_many_subrequests", f"requests: more than {most} subrequests")
-
-
 def _drafts(requests: Sequence[BatchRequest], older: bool, most: int) -> list[_Draft]:
     """All requests, depth first. Stops at one too many, wherever it stands."""
     drafts: list[_Draft] = []
     waiting = [(entry, f"requests[{i}]", -1) for i, entry in enumerate(requests[: most + 1])][::-1]
     while waiting:
         if len(drafts) + len(waiting) > most:
-            raise _many(most)
+            raise _requests.too_many(most)
         entry, where, parent = waiting.pop()
         index = len(drafts)
         drafts.append(

@@ -111,10 +111,10 @@ class Guidewire:
     def parse(self, bulk: BulkCall) -> Batch:
         most = bulk.max_subrequests
         if bodies.more(bulk.body, "requests", most):
-            raise _many(most)  # before they are made
+            raise _requests.too_many(most)  # before they are made
         requests = bodies.document(bulk.body, BatchBody, max_depth=bulk.max_depth).requests
         if len(requests) > most:
-            raise _many(most)
+            raise _requests.too_many(most)
         bodies.refuse_duplicates(bulk.body, _requests.seen(bulk.body, requests))
         reader = _Reader(self, bulk)
         return Batch(
@@ -160,10 +160,6 @@ def _error(status: int, code: str, message: str) -> bytes:
 
 
 # --- reading -------------------------------------------------------------------------------------
-
-
-def _many(most: int) -> Refused:
-    return Refused("too_many_subrequests", f"requests: more than {most} subrequests")
 
 
 class _Reader:

@@ -220,8 +220,7 @@ class _Reader:
     def _count(self, body: bytes, where: Where) -> None:
         """A long list is refused before its entries are made."""
         if bodies.more(body, "requests", self._left):
-            most = self._bulk.max_subrequests
-            raise Refused("too_many_subrequests", f"{where}: more than {most} subrequests")
+            raise _requests.too_many(self._bulk.max_subrequests, where)
 
     def _entries(
         self, parsed: Bulk, body: bytes, where: Where, base: Headers | None
@@ -232,8 +231,7 @@ class _Reader:
             raise Refused("missing_parameter", f"{place}: missing")
         self._left -= len(requests)
         if self._left < 0:
-            most = self._bulk.max_subrequests
-            raise Refused("too_many_subrequests", f"{place}: more than {most} subrequests")
+            raise _requests.too_many(self._bulk.max_subrequests, place)
         if isinstance(requests, dict):
             _requests.refuse_duplicates(body, {"requests": 0}, where)  # its keys can be anything
             return tuple(self._members(requests, place, base)), True
