@@ -26,6 +26,11 @@ LONGEST_ID = 128
 """Of a trusted peer's: every subrequest and every line of the log repeats it."""
 
 
+def usable_id(given: str) -> bool:
+    """Whether the id that a trusted peer gives a request can be its own."""
+    return len(given) <= LONGEST_ID and given.isascii() and given.isprintable()
+
+
 @dataclass(frozen=True, slots=True)
 class Manners:
     """How outer headers become those of subrequests, alike for every endpoint (DESIGN part 6)."""
@@ -58,7 +63,7 @@ class Outer:
         self.trusted = manners.proxies.trusted(peer)
         self.client = peer or "unix"
         given = self.first("x-request-id") if self.trusted else None
-        if not (given and len(given) <= LONGEST_ID and given.isascii() and given.isprintable()):
+        if not (given and usable_id(given)):
             given = os.urandom(8).hex()
         self.id = given
 

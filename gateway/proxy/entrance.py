@@ -16,7 +16,7 @@ from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
 from gateway.errors import BadTarget
 from gateway.proxy.fields import Downward, Upward
 from gateway.proxy.passage import Passage, refuse
-from gateway.reception import Manners
+from gateway.reception import Manners, usable_id
 from gateway.target import PathRules
 from gateway.upstream import CHUNKED, Pool
 
@@ -97,7 +97,7 @@ class Proxy:
     def _id(self, request: web.BaseRequest) -> str:
         """The caller's, where its word is taken, else the next one of ours."""
         given = request.headers.get("X-Request-Id", "")
-        if given and self._proxies.trusted(request.remote) and _fit_to_log(given):
+        if given and self._proxies.trusted(request.remote) and usable_id(given):
             return given
         return f"{self._prefix}{next(self._numbers):08x}"
 
@@ -157,10 +157,6 @@ def _origin_form(method: str, given: str) -> str:
     if method == "OPTIONS" and not mark and "/" not in path.partition("://")[2]:
         return "*"
     return target.rooted(path) + mark + query
-
-
-def _fit_to_log(text: str) -> bool:
-    return len(text) <= 128 and text.isascii() and text.isprintable()
 
 
 def _permitted(rules: PathRules, method: str, to: str) -> str | Failure:
