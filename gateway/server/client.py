@@ -48,9 +48,9 @@ from gateway.answer import (
 from gateway.batch import Failure
 from gateway.config import settings
 from gateway.server import door
-from gateway.server.process import where
 from gateway.server.reading import HEAD, Reading
 from gateway.server.request import Request
+from gateway.telemetry.lines import places
 
 if TYPE_CHECKING:
     from gateway.server.clients import Clients
@@ -344,7 +344,7 @@ class Client(Reading):
             return self.refuse(request, BODY_TIMEOUT)
         if isinstance(exc, RequestPayloadError):
             return self.refuse(request, BAD_BODY)
-        log.error("request_failed", error=type(exc).__name__, where=where(exc))
+        log.error("request_failed", error=type(exc).__name__, where=places(exc))
         return problem(request, BUG, close=True)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:

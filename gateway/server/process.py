@@ -1,4 +1,5 @@
-"""What a process settles before it serves: its event loop, its descriptors, its last words."""
+"""What a process settles before it serves: its event loop, signals, descriptors and memory, and its
+last words."""
 
 from __future__ import annotations
 
@@ -7,11 +8,15 @@ import ctypes
 import errno
 import gc
 import resource
-import traceback
+import signal
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 import structlog
+
+from gateway.server.door import require_c_parser
+from gateway.telemetry.lines import places
 
 SPARE = 64
 """Descriptors for listeners, logs, the operators, and what is on its way out."""
@@ -37,6 +42,22 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Runs what `main` makes, to its end."""
+    require_c_parser()
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.get_loop().set_exception_handler(Complaints())
+        return runner.run(main())
+
+
+def obey(signalled: Callable[[], None], refresh: Callable[[], None]) -> None:
+    """From now on SIGTERM and SIGINT call the one, SIGHUP the other."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    loop.add_signal_handler(signal.SIGHUP, refresh)
+
+
 def raise_descriptor_limit() -> int:
     """Raises the soft limit to the hard one; returns what holds now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -45,7 +66,7 @@ def raise_descriptor_limit() -> int:
     return hard if hard != resource.RLIM_INFINITY else 2**20
 
 
-def give_memory_back() -> None:
+def bound_free_memory() -> None:
     """Has large pieces of memory mapped, and so returned to the system when they are freed.
 
     glibc raises its bound for that to the size of what was freed, up to 32 MiB, and from then on
@@ -93,10 +114,4 @@ class Complaints:
                 log.error("descriptors_used_up")
             return
         error = type(exc).__name__
-        log.error("event_loop", message=context.get("message"), error=error, where=where(exc))
-
-
-def where(exc: BaseException | None) -> list[str]:
-    """Where it was raised, innermost last; not its text."""
-    frames = traceback.extract_tb(exc.__traceback__) if exc is not None else []
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-4:]]
+        log.error("event_loop", message=context.get("message"), error=error, where=places(exc))

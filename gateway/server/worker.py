@@ -12,9 +12,9 @@ The drain, as Kubernetes needs it (DESIGN part 4). All of it lies within `drain.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -23,7 +23,6 @@ from aiohttp import web
 from gateway.config.settings import Settings
 from gateway.server import process
 from gateway.server.clients import Clients, House
-from gateway.server.door import require_c_parser
 from gateway.server.listeners import Certificates, Door, bind, discard, listen
 from gateway.server.operations import serve_operators
 
@@ -87,7 +86,7 @@ class Worker:
 
     async def start(self) -> None:
         """Raises `CannotListen` for a certificate that cannot be read; nothing is left behind."""
-        process.give_memory_back()
+        process.bound_free_memory()
         try:
             await self._start()
         except BaseException:
@@ -209,19 +208,13 @@ def run(settings: Settings, app: Callable[[Settings], App] | None = None) -> int
 
     Raises `CannotListen` before anything is served.
     """
-    require_c_parser()
-    with asyncio.Runner(loop_factory=process.new_loop) as runner:
-        return runner.run(_run(settings, app))
+    return process.run(partial(_run, settings, app))
 
 
 async def _run(settings: Settings, app: Callable[[Settings], App] | None) -> int:
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(process.Complaints())
     with _bound(settings) as (doors, ops):
         worker = Worker((app or _the_app)(settings), settings, doors, ops)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.signalled)
-        loop.add_signal_handler(signal.SIGHUP, worker.refresh)
+        process.obey(worker.signalled, worker.refresh)
         await worker.start()
         process.calm_collector()
         log.info("serving", listen=[d.address for d in doors], ops=[d.address for d in ops])

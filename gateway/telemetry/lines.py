@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
 import orjson
@@ -156,9 +155,10 @@ def listed(parts: list[Part]) -> str | None:
     return " ".join(texts) or None
 
 
-def places(trace: TracebackType | None) -> list[str]:
+def places(exc: BaseException | None) -> list[str]:
     """Where an exception came from, innermost last."""
     found: list[str] = []
+    trace = None if exc is None else exc.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         found.append(f"{short(code.co_filename)}:{trace.tb_lineno} {code.co_name}")

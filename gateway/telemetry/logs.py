@@ -162,13 +162,13 @@ class Logs:
         """The exception being handled: its class and its places. Its text may quote a client."""
         admitted = self._throttle.admit("bug")
         if admitted is not None:
-            kind, _, trace = sys.exc_info()
+            exc = sys.exception()
             self._log.error(
                 "bug",
                 reason=where,
                 id=record.id if record else None,
-                error=kind.__name__ if kind else None,
-                where=lines.places(trace),
+                error=type(exc).__name__ if exc else None,
+                where=lines.places(exc),
                 **admitted,
             )
 

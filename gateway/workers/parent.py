@@ -6,11 +6,11 @@ It takes no client's connection, so nothing that a client sends can stop it.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 from aiohttp import web
@@ -23,7 +23,6 @@ from gateway.operators import Operators
 from gateway.reception import Reception
 from gateway.reloads import Reloads, record
 from gateway.server import CannotListen, process
-from gateway.server.door import require_c_parser
 from gateway.server.listeners import Certificates
 from gateway.server.operations import serve_operators
 from gateway.telemetry.exposition import Exposition
@@ -48,19 +47,13 @@ def run(settings: Settings, watched: Watched) -> int:
     """Serves until a signal; 0 after a clean drain, 1 after a forced one.
 
     Raises `CannotListen` before anything is served."""
-    require_c_parser()
-    with asyncio.Runner(loop_factory=process.new_loop) as runner:
-        return runner.run(_run(settings, watched))
+    return process.run(partial(_run, settings, watched))
 
 
 async def _run(settings: Settings, watched: Watched) -> int:
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(process.Complaints())
     with bound(settings) as (rows, ops):
         parent = Parent(settings, watched)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, parent.signalled)
-        loop.add_signal_handler(signal.SIGHUP, parent.refresh)
+        process.obey(parent.signalled, parent.refresh)
         try:
             await parent.start(rows, ops)
             await parent.asked.wait()

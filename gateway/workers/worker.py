@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 from gateway.app import App
 from gateway.config import Settings
@@ -40,8 +41,7 @@ def command(fd: int) -> list[str]:
 
 
 def main(fd: int) -> None:
-    with asyncio.Runner(loop_factory=process.new_loop) as runner:
-        sys.exit(runner.run(_run(socket.socket(fileno=fd))))
+    sys.exit(process.run(partial(_run, socket.socket(fileno=fd))))
 
 
 async def _run(sock: socket.socket) -> int:
@@ -63,7 +63,6 @@ async def _run(sock: socket.socket) -> int:
 def _leave_signals_to_the_parent() -> None:
     """Handled rather than ignored: a process that we start would inherit that."""
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(process.Complaints())
     for number in _SIGNALS:
         loop.add_signal_handler(number, _nothing)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
