@@ -1,5 +1,9 @@
 """The client's connection: aiohttp's RequestHandler with deadlines and bounds.
 
+A request that is complete and that the house can answer without a task is in hand here until it is
+answered (`_in_hand`); aiohttp knows nothing of it. What its client says meanwhile is kept, and read
+afterwards. Every other request is aiohttp's, with a task.
+
 The sweeper of `clients` finds a connection in one of these states, each with its deadline (`client`
 of the settings):
 

@@ -155,8 +155,8 @@ class Clients(web.Server):
             self._sweeper.cancel()
 
     def _sweep(self) -> None:
-        """Looks at some connections, and within a tick at all: a thousand at once would hold
-        everybody up for milliseconds."""
+        """Looks at some connections, so that each has its turn within a tick: a look at a thousand
+        in one go would hold everybody up for milliseconds."""
         now = self._loop.time()
         if not self._unseen:
             if len(self.open) >= self.limit:
