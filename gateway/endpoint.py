@@ -40,11 +40,18 @@ from gateway.planning.graph import Plan
 from gateway.reception import Desk, Manners, Outer
 from gateway.upstream import Pool
 
+CROWDED = "overloaded"
+"""Why a call is refused that could have been made at another time."""
+
 JSON_TYPES = ("application/json", "text/json")
 """Beside them anything `+json`, and no Content-Type at all."""
 
 RETRY_AFTER = 1
 """Seconds, for a client that came when too many batches ran."""
+
+HELD_BACK = 0.5
+"""Seconds after which such a client is told. Whoever comes back at once, or does not come alone,
+cannot make refusals take the processor from the work that was taken on."""
 
 SMALL = 64 * 1024
 """Bytes of a body that there is always room for, so that large ones which never end keep out other
@@ -105,7 +112,12 @@ class BulkEndpoint:
             outer.parsed = self._execution.clock() - began
             run = self._start(outer, trace, plan, len(body))
         except Refused as mistake:
-            done(self._refuse(outer, trace, mistake))
+            answer = self._refuse(outer, trace, mistake)
+            if mistake.reason == CROWDED:
+                loop = self._execution.loop
+                outer.wire.on_gone = loop.call_later(HELD_BACK, lambda: done(answer())).cancel
+            else:
+                done(answer())
             return True
         outer.wire.on_gone = _Writing(outer, run, done).abandon
         return True
@@ -122,7 +134,11 @@ class BulkEndpoint:
             plan = await self._plan(outer, path, params, body)
             run = self._start(outer, trace, plan, len(body))
         except Refused as mistake:
-            return self._refuse(outer, trace, mistake)
+            answer = self._refuse(outer, trace, mistake)
+            if mistake.reason == CROWDED:
+                mistake.__traceback__ = None  # it keeps what was read of the body
+                await asyncio.sleep(HELD_BACK)
+            return answer()
         end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
         writing = _Writing(outer, run, partial(settle, end))
         try:
@@ -159,7 +175,7 @@ class BulkEndpoint:
 
     def _find_room(self) -> None:
         if self._execution.crowd >= self._desk.limits.batches:
-            raise Refused("overloaded", "too many bulk calls at once", retry_after=RETRY_AFTER)
+            raise Refused(CROWDED, "too many bulk calls at once", retry_after=RETRY_AFTER)
 
     def _look_at_type(self, outer: _Outer) -> None:
         media, _, _ = (outer.first("content-type") or "").partition(";")
@@ -196,7 +212,7 @@ class BulkEndpoint:
                     if size > most:
                         raise _too_large(most)
                     if size > SMALL and admission.reading > limits.buffer_bytes:
-                        raise Refused("overloaded", "no room for the body", retry_after=RETRY_AFTER)
+                        raise Refused(CROWDED, "no room for the body", retry_after=RETRY_AFTER)
                     pieces.append(piece)
         except (BodyStalled, TimeoutError):
             raise Refused("request_timeout", "the body did not arrive in time") from None
@@ -230,7 +246,10 @@ class BulkEndpoint:
             self._pool, plan, self._dialect, context, self._terms, guard, record
         )
 
-    def _refuse(self, outer: _Outer, trace: Trace | None, mistake: Refused) -> ClientAnswer:
+    def _refuse(
+        self, outer: _Outer, trace: Trace | None, mistake: Refused
+    ) -> Callable[[], ClientAnswer]:
+        """Counts and logs it; returns what answers it."""
         answer = self._dialect.refusal(mistake.status, mistake.reason, mistake.message)
         self._execution.recorder.refused(
             RefusedRecord(
@@ -245,7 +264,7 @@ class BulkEndpoint:
             )
         )
         retry = ((b"Retry-After", b"%d" % mistake.retry_after),) if mistake.retry_after else ()
-        return outer.whole(answer, retry)
+        return partial(outer.whole, answer, retry)
 
 
 class _Writing:

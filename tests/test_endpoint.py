@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway import endpoint
 from gateway.config.settings import Limits, Listener, Paths, Settings, Upstream
 from gateway.server import serving
+from gateway.server.worker import Gateway
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
@@ -31,9 +33,10 @@ LOOPBACK = Listener(address="127.0.0.1:0")
 class House:
     """A gateway in front of a backend, and a client."""
 
-    def __init__(self, base: str, ops: str, client: aiohttp.ClientSession) -> None:
-        self.base = base
-        self.ops = ops
+    def __init__(self, gateway: Gateway, client: aiohttp.ClientSession) -> None:
+        self.base = f"http://{gateway.address}"
+        self.ops = f"http://{gateway.ops_address}"
+        self.stop = gateway.stop
         self.client = client
 
     def post(
@@ -61,7 +64,7 @@ async def house(backend: RawBackend | str, **sections: Any) -> AsyncIterator[Hou
     settings = Settings(listen=(LOOPBACK,), ops=LOOPBACK, upstream=Upstream(url=url))
     settings = dataclasses.replace(settings, **sections)
     async with serving(settings) as gateway, aiohttp.ClientSession() as client:
-        yield House(f"http://{gateway.address}", f"http://{gateway.ops_address}", client)
+        yield House(gateway, client)
 
 
 async def echo(peer: Peer) -> None:
@@ -394,6 +397,28 @@ async def test_a_first_401_with_sugars_label_is_an_outer_401_and_no_write_was_se
 
 either_way = pytest.mark.parametrize("chunked", [False, True], ids=["by callbacks", "by a task"])
 """A call whose document came with its head needs no task; any other does."""
+
+
+@either_way
+async def test_who_comes_too_early_is_counted_at_once_told_later_and_may_leave_meanwhile(
+    chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "HELD_BACK", 3600.0)
+    gate = asyncio.Event()
+    limits = Limits(batches=1)
+    async with RawBackend(gated(gate)) as backend, house(backend, limits=limits) as gateway:
+        first = asyncio.ensure_future(gateway.post("/bulk", batch(1)).__aenter__())
+        await backend.until(lambda: bool(backend.requests))
+        second = asyncio.ensure_future(
+            gateway.post("/bulk", batch(1), chunked=chunked).__aenter__()
+        )
+        while not await gateway.metric('gateway_refused_batches_total{dialect="sugarcrm"'):
+            pass
+        assert not second.done()
+        second.cancel()
+        gate.set()
+        (await first).release()
+        assert await gateway.stop(within=30.0)
 
 
 @either_way
