@@ -650,7 +650,9 @@ async def test_a_body_that_breaks_its_framing_never_reaches_the_backend_as_a_who
         client.send(get("/", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n")
         await place.backend.until(lambda: bool(place.backend.peers))
         client.send(b"what?\r\n")
-        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"sent=?1" in answer
         assert place.backend.requests == []
 
 
@@ -661,7 +663,9 @@ async def test_a_body_that_stops_is_408_and_never_reaches_the_backend_as_a_whole
         (door,) = place.gateway.worker.clients.open
         deadlines = place.gateway.worker.clients.deadlines
         door.sweep(asyncio.get_running_loop().time() + deadlines.body_stall, deadlines)
-        assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"sent=?1" in answer
         assert place.backend.requests == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
+import msgspec
 from aiohttp import web
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
@@ -17,7 +18,7 @@ from gateway.upstream import Pool, is_event_stream
 PARTING = 5.0
 """Seconds for a tunnel's backend to take the client's last bytes and to close."""
 
-BAD_HEAD = Failure("http_protocol_error", "bad_head", sent=True)
+BAD_HEAD = Failure("http_protocol_error", "bad_head")
 
 
 def refuse(request: web.BaseRequest, record: PassRecord, failure: Failure) -> ClientAnswer:
@@ -158,7 +159,7 @@ class Passage:
         """It ends here, for a reason of ours or the client's."""
         if not self._over:
             self._exchange.abort()
-            self.failed(failure)
+            self.failed(msgspec.structs.replace(failure, sent=self._exchange.call.sent))
 
     def _finish(self, answer: ClientAnswer) -> None:
         self._over = True
