@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway import headers, target
 from gateway.admission import Admission
-from gateway.answer import ALLOW, ClientAnswer, Done, settle
+from gateway.answer import ALLOW, ClientAnswer, Done, date, settle
 from gateway.batch import Call, Failure, Headers, PassRecord, Recorder
 from gateway.errors import BadTarget
 from gateway.proxy.fields import Downward, Upward
@@ -85,7 +85,7 @@ class Proxy:
         if hops == 0:
             # RFC 9110 7.6.2: it asks about whom it has reached, and that is us.
             record.status = 200
-            answer = ClientAnswer(request, 200, (ALLOW,)).finish()
+            answer = ClientAnswer(request, 200, (ALLOW, date())).finish()
             self._ended(answer, record, done)
             return None
         return self._passage(request, record, to, hops, done)
