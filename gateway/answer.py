@@ -230,11 +230,14 @@ class ClientAnswer:
         """Nothing: the head waits for the first contents."""
 
     async def write_eof(self) -> None:
-        """The handler is done: an answer it left open is a mistake of ours, and is cut."""
+        """The handler is done: an answer it left open is a mistake of ours, and is cut. The next
+        request waits until the client has taken most of this answer."""
         if not self.ended:
             self.cut()
         elif self.lingers or not (self.keep_alive or self._content.is_eof()):
             await self._wire.linger()
+        elif self.keep_alive:
+            await self.room()
 
 
 _BARE = frozenset({204, 304})

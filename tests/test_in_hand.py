@@ -11,12 +11,17 @@ import pytest
 from aiohttp import web
 
 from gateway.answer import ClientAnswer, Done, problem, wire
+from gateway.config.settings import Client
 from gateway.server import door
 from gateway.server.client import AHEAD
 from gateway.server.worker import Gateway
 from tests.front import Raw, eventually, get, house, raw
 
 SECRET = "hunter2"
+LARGE = bytes(16 * 2**20)
+"""More than the kernel takes for a client that does not read."""
+IMPATIENT = Client(header=0, idle=0)
+"""With whoever asks for nothing."""
 
 
 class Desk:
@@ -99,6 +104,37 @@ async def test_a_client_that_says_much_ahead_is_not_listened_to_for_a_while() ->
         desk.answer()
         for _ in range(1 + many):
             assert (await client.answer())[0].startswith(b"HTTP/1.1 200 ")
+
+
+async def test_the_next_request_waits_while_the_client_does_not_read_the_last_answer() -> None:
+    desk = Desk()
+    async with one_client(desk) as (gateway, client):
+        client.send(get("/large"))
+        await desk.number(1)
+        desk.answer(LARGE)
+        (connection,) = gateway.worker.clients.open
+        connection.data_received(get("/next"))
+        connection.sweep(asyncio.get_running_loop().time() + 3600, IMPATIENT)
+        assert len(desk.taken) == 1
+        assert (await client.answer())[1] == LARGE
+        await desk.number(2)
+        desk.answer()
+        assert (await client.answer())[1] == b"done"
+
+
+async def test_so_does_one_that_is_handled_by_a_task() -> None:
+    handled = []
+
+    async def large(request: web.BaseRequest) -> ClientAnswer:
+        handled.append(request)
+        return ClientAnswer(request, 200).finish(LARGE)
+
+    async with house(large) as gateway, raw(gateway.address) as client:
+        client.send(get() + get())
+        await eventually(lambda: any(c.writing_paused for c in gateway.worker.clients.open))
+        assert len(handled) == 1
+        for _ in range(2):
+            assert (await client.answer())[1] == LARGE
 
 
 async def test_several_requests_that_come_together_are_handled_by_a_task() -> None:

@@ -119,7 +119,7 @@ class Client(Reading):
         self._in_hand: Request | None = None
         """The request in hand, if no task handles it: then aiohttp knows of none."""
         self._kept = b""
-        """What has come behind that one."""
+        """What has come behind that one, or behind answers that the client does not take."""
         self.remote = ""
         """The client's address; none on a unix socket."""
         self.secure = False
@@ -162,7 +162,7 @@ class Client(Reading):
             return
         if self._deaf:
             return
-        if self._in_hand is not None or self._kept:
+        if self._in_hand is not None or self._kept or (self.writing_paused and self._idle):
             self._keep(data)
             return
         self.uninvited = False  # if it was, it has lost its patience, as RFC 9110 10.1.1 has it
@@ -225,11 +225,15 @@ class Client(Reading):
             gone()
 
     def _keep(self, data: bytes) -> None:
+        """Until what is in hand is answered, and the client has taken most of that: of one who asks
+        and does not read, all answers would be held here."""
         self._kept += data
         if len(self._kept) >= AHEAD and not self._buffer_paused:
             self._pause_reading_for_buffer()
 
     def _go_on(self) -> None:
+        if self.writing_paused or self._in_hand is not None or not self._kept:
+            return
         data, self._kept = self._kept, b""
         if self._buffer_paused:
             self._resume_reading_for_buffer()
@@ -239,6 +243,8 @@ class Client(Reading):
         super().resume_writing()
         if self.on_room is not None:
             self.on_room()
+        elif self._kept and self._in_hand is None:
+            self._loop.call_soon(self._go_on)
 
     # What an answer asks for (`answer.Wire`).
 
@@ -361,7 +367,7 @@ class Client(Reading):
         """When the last answer ended, or the head began that is not complete; never, while there is
         something to be done for this client or to be said to it."""
         waits = self._waiter is not None and not self._messages and not self._lingering
-        if not waits or self._busy:
+        if not waits or self._busy or self._kept:
             return inf
         return self._began or self._heard
 
@@ -381,7 +387,7 @@ class Client(Reading):
             self.cut()
         elif self._current_request is not None:
             self._sweep_body(now - self._heard, self._current_request, deadlines.body_stall)
-        elif self._waiter is not None and not self._busy:
+        elif self._waiter is not None and not self._busy and not self._kept:
             self._sweep_head(now, deadlines)
 
     def _stuck(self, now: float) -> float:
