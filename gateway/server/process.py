@@ -73,7 +73,7 @@ def bound_free_memory() -> None:
     keeps the holes. Measured with slow clients of 8 MB answers: 96 MiB held by all batches took
     180 MiB of the process, and take 118 with the bound fixed. With it glibc fixes the other bound
     too, above which it gives back small pieces, so low that answers of 50 kB cost a page fault for
-    each of their pages: a tenth of their CPU."""
+    each of their pages: a tenth to a sixth of their CPU."""
     with suppress(OSError, AttributeError):  # not glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, MAPPED)
