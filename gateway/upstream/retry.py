@@ -18,7 +18,7 @@ class RetryBudget:
         self._spent: deque[float] = deque()
 
     def sample(self, now: float, calls: int) -> None:
-        """Told a few times a second, as long as there are connections."""
+        """Told with every sweep of the pool."""
         self._samples.append((now, calls))
         while len(self._samples) > 1 and self._samples[1][0] <= now - WINDOW:
             self._samples.popleft()
