@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.config.settings import Limits, Timeouts
+from gateway.config.settings import Limits, Timeouts, UpstreamTls
 from tests.faults.conftest import SetStage
 from tests.faults.stage import WELL, Fault, committing, errors, statuses
 from tests.support.raw_backend import Peer, RawBackend, Request, ok
+from tests.upstream.test_origin import CA, server
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 JSON = HEAD + b"Content-Type: application/json\r\n"
@@ -156,35 +157,62 @@ async def test_a_bad_answer_to_a_passed_request_is_an_error_or_visibly_cut(
         await it.works()
 
 
+async def test_tls_that_is_cut_without_a_goodbye_is_no_end_of_an_answer(stage: SetStage) -> None:
+    """Anybody on the way can cut a TCP connection; only the backend can say goodbye."""
+
+    async def cut(peer: Peer) -> None:
+        await peer.send(JSON + b"\r\n", b"[1, 2")
+        peer.abort()
+
+    tls = {"tls": UpstreamTls(ca=CA)}
+    async with RawBackend(committing(cut), tls=server()) as backend:
+        async with stage(backend.url, upstream=tls) as it:
+            it.watch(backend)
+            results = await it.results("GET fault", "POST fault", "GET well")
+            assert statuses(results) == [502, 502, 200]
+            assert errors(results) == [INCOMPLETE, INCOMPLETE, ""]
+            assert (await it.passed("GET", "fault")).cut
+            await it.works()
+
+
 # --- answers that are good all the same -----------------------------------------------------------
 
 TOO_DEEP = "[" * 50_000 + "]" * 50_000
 """Deeper than the interpreter's bound, also where hypothesis has raised it in this process."""
 
 
-GOOD: dict[str, tuple[Fault, Any]] = {
-    "an interim answer before": (says(b"HTTP/1.1 103 E\r\nLink: x\r\n\r\n" + ok(b"[1]")), [1]),
-    "it ends with the connection": (says(JSON + b"\r\n[1]", end="close"), [1]),
-    "longer than announced": (says(ok(b"[1]") + b"[2]"), [1]),
-    "two at once": (says(ok(b"[1]") + ok(b"[2]")), [1]),
-    "another after closing": (says(ok(b"[1]", "Connection: close") + ok(b"[2]")), [1]),
-    "it says JSON and is none": (says(ok(b"{'no': json}")), "{'no': json}"),
-    "it says JSON and is too deep": (says(ok(TOO_DEEP.encode())), TOO_DEEP),
-    "it says JSON and is no UTF-8": (says(ok(b'"\xff"')), "Iv8i"),
+class Odd(NamedTuple):
+    fault: Fault
+    contents: Any
+    """Of its entry."""
+    body: bytes = b"[1]"
+    """Of the passed answer."""
+
+
+ODD = {
+    "an interim answer before": Odd(says(b"HTTP/1.1 103 E\r\nLink: x\r\n\r\n" + ok(b"[1]")), [1]),
+    "it ends with the connection": Odd(says(JSON + b"\r\n[1]", end="close"), [1]),
+    "longer than announced": Odd(says(ok(b"[1]") + b"[2]"), [1]),
+    "two at once": Odd(says(ok(b"[1]") + ok(b"[2]")), [1]),
+    "another after closing": Odd(says(ok(b"[1]", "Connection: close") + ok(b"[2]")), [1]),
+    "it says JSON and is none": Odd(says(ok(b"{'no'}")), "{'no'}", b"{'no'}"),
+    "it says JSON and is too deep": Odd(says(ok(TOO_DEEP.encode())), TOO_DEEP, TOO_DEEP.encode()),
+    "it says JSON and is no UTF-8": Odd(says(ok(b'"\xff"')), "Iv8i", b'"\xff"'),
 }
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", ODD)
 async def test_what_is_odd_about_an_answer_stays_with_it(name: str, stage: SetStage) -> None:
-    fault, contents = GOOD[name]
-    async with RawBackend(committing(fault)) as backend, stage(backend.url) as it:
+    odd = ODD[name]
+    async with RawBackend(committing(odd.fault)) as backend, stage(backend.url) as it:
         it.watch(backend)
         results = await it.results("GET fault", "POST fault", "GET well", "POST well")
         assert statuses(results) == [200] * 4
-        assert [r.contents for r in results] == [contents, contents, {"well": 1}, {"well": 1}]
+        contents = [odd.contents, odd.contents, {"well": 1}, {"well": 1}]
+        assert [r.contents for r in results] == contents
         for method in ("GET", "POST"):
             passed = await it.passed(method, "fault")
-            assert (passed.status, passed.cut) == (200, False)
+            assert (passed.status, passed.body, passed.cut) == (200, odd.body, False)
         await it.works()
 
 

@@ -3,19 +3,22 @@ is back the next batch works."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from gateway.config.settings import Timeouts, UpstreamTls
-from gateway.upstream.origin import _Addresses
+from gateway.upstream.connection import Connection
+from gateway.upstream.origin import Origin, _Addresses
 from tests.faults.conftest import SetStage
 from tests.faults.stage import Stage, committing, errors, statuses
-from tests.support.raw_backend import Peer, RawBackend, Script, refusing, silent
+from tests.support.raw_backend import Peer, RawBackend, Script, ok, refusing, silent
 from tests.upstream.test_origin import CA, Resolver, server
 
 Place = AbstractAsyncContextManager[int]
@@ -62,6 +65,13 @@ async def speaks_plainly(peer: Peer) -> None:
     await peer.gone()
 
 
+def wants_a_certificate() -> ssl.SSLContext:
+    """Ours, which we have not; with TLS 1.3 that would show after the handshake alone."""
+    context = server(clients=True)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 class Away(NamedTuple):
     place: Callable[[], Place]
     status: int
@@ -85,6 +95,9 @@ FAULTS = {
     ),
     "TLS: another's certificate": Away(
         lambda: serving(silent, lambda: server("elsewhere")), 502, CERTIFICATE, tls=True
+    ),
+    "TLS: our certificate is missing": Away(
+        lambda: serving(silent, wants_a_certificate), 502, HANDSHAKE, tls=True
     ),
     "TLS: plain HTTP instead": Away(lambda: serving(speaks_plainly), 502, HANDSHAKE, tls=True),
     "TLS: closed in the handshake": Away(lambda: serving(hangs_up), 502, HANDSHAKE, tls=True),
@@ -156,6 +169,53 @@ async def test_a_connection_that_is_reset_as_soon_as_it_is_there(stage: SetStage
         await it.works()
 
 
+async def test_a_socket_file_that_is_not_there_yet(stage: SetStage, tmp_path: Path) -> None:
+    path = str(tmp_path / "crm.sock")
+    async with stage(f"unix:{path}") as it:
+        await had_nothing(it, 502, "destination_unavailable")
+        async with RawBackend(committing(hangs_up), path=path) as backend:
+            it.watch(backend)
+            await it.works()
+
+
+async def had_nothing(it: Stage, status: int, error: str) -> None:
+    """No subrequest and no passed request reaches a backend."""
+    results = await it.results("GET x", "POST x")
+    assert [(r.status, r.error, r.sent) for r in results] == [(status, error, False)] * 2
+    passed = await it.passed("POST", "x")
+    assert (passed.status, passed.error) == (status, error)
+    assert b'"sent":false' in passed.body
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_what_a_backend_says_before_it_is_asked_is_no_answer(
+    heard: bool, stage: SetStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the event loop has read it by then, or it still lies in the kernel."""
+    connect = Origin.connect
+
+    async def slowly(origin: Origin, make: Callable[[], Connection]) -> Any:
+        connection = await connect(origin, make)
+        assert isinstance(connection, Connection)
+        if not heard:
+            connection.transport.pause_reading()
+        while connection.alive and (heard or not connection.readable()):
+            await asyncio.sleep(0)
+        return connection
+
+    async def greets(peer: Peer) -> None:
+        await peer.send(ok(b"forged"))
+        await peer.gone()
+
+    async with RawBackend(greets) as backend, stage(backend.url) as it:
+        it.watch(backend)
+        with monkeypatch.context() as patch:
+            patch.setattr(Origin, "connect", slowly)
+            await had_nothing(it, 502, "http_protocol_error")
+        backend.scripts = [committing(hangs_up)]
+        await it.works()
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 
@@ -168,13 +228,22 @@ async def test_a_name_that_does_not_resolve_and_then_does(
         monkeypatch.setattr(_Addresses, "_ask", lambda self: resolver.ask())
         async with stage("http://crm.test") as it:
             it.watch(backend)
-            results = await it.results("GET x", "POST x")
-            assert statuses(results) == [502, 502]
-            assert errors(results) == ["dns_error"] * 2
-            assert [r.sent for r in results] == [False, False]
-            passed = await it.passed("POST", "x")
-            assert (passed.status, passed.error) == (502, "dns_error")
+            await had_nothing(it, 502, "dns_error")
             resolver.answers = [[("127.0.0.1", backend.port)]]
+            await it.works()
+
+
+async def test_a_resolver_that_hangs_and_then_answers(
+    stage: SetStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RawBackend(committing(hangs_up)) as backend:
+        resolver = Resolver([("127.0.0.1", backend.port)])
+        resolver.gate.clear()
+        monkeypatch.setattr(_Addresses, "_ask", lambda self: resolver.ask())
+        async with stage("http://crm.test", upstream={"timeouts": Timeouts(connect=0.3)}) as it:
+            it.watch(backend)
+            await had_nothing(it, 504, "connection_timeout")
+            resolver.gate.set()
             await it.works()
 
 

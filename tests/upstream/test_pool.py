@@ -536,17 +536,6 @@ async def test_a_connect_that_hangs_ends_at_its_deadline(pool_for: MakePool) -> 
             assert reply.status == 504
 
 
-async def test_a_backend_that_speaks_first_is_not_listened_to(pool_for: MakePool) -> None:
-    async def greets(peer: Peer) -> None:
-        await peer.send(ok(b"forged"))
-        await peer.gone()
-
-    async with RawBackend(greets) as backend, pool_for(backend.url) as pool:
-        reply = await Owner(pool).get()
-    # Whether the greeting comes before the request or after is the network's to decide.
-    assert reply.failure is None or reply.failure.error == "http_protocol_error"
-
-
 # --- stopping ------------------------------------------------------------------------------------
 
 
