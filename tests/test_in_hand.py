@@ -11,16 +11,16 @@ import pytest
 from aiohttp import web
 
 from gateway.answer import ClientAnswer, Done, problem, wire
-from gateway.config.settings import Client
+from gateway.config import settings
 from gateway.server import door
-from gateway.server.client import AHEAD
+from gateway.server.client import AHEAD, Client
 from gateway.server.worker import Gateway
 from tests.front import Raw, eventually, get, house, raw
 
 SECRET = "hunter2"
 LARGE = bytes(16 * 2**20)
 """More than the kernel takes for a client that does not read."""
-IMPATIENT = Client(header=0, idle=0)
+IMPATIENT = settings.Client(header=0, idle=0)
 """With whoever asks for nothing."""
 
 
@@ -71,6 +71,25 @@ async def test_one_request_after_another_is_answered_on_a_kept_connection() -> N
             desk.answer(b"%d" % number)
             assert (await client.answer())[1] == b"%d" % number
             assert not gateway.worker.clients.busy
+
+
+async def test_the_first_request_of_a_quick_client_needs_no_task_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk()
+    desk.swift = True
+    made = Client.connection_made
+
+    def made_and_read(self: Client, transport: asyncio.BaseTransport) -> None:
+        made(self, transport)
+        self.data_received(get("/quick"))
+
+    monkeypatch.setattr(Client, "connection_made", made_and_read)
+    async with one_client(desk) as (_, peer):
+        for path in ("/quick", "/next"):
+            assert (await peer.answer())[1] == b"done"
+            assert desk.taken[-1].raw_path == path
+            peer.send(get("/next"))
 
 
 async def test_what_comes_behind_a_request_in_hand_waits_for_its_answer() -> None:

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from gateway.answer import ClientAnswer, wire
+from gateway.server.client import Client
 from gateway.server.reading import HEAD
 from tests.front import Raw, eventually, get, house, raw
 
@@ -90,6 +91,44 @@ async def test_a_read_that_begins_within_a_head_is_never_read_as_if_it_began_wit
         await eventually(lambda: connection._idle)
         connection.data_received(get("/smuggled") + GARBAGE)
         assert await answers(client) == [b"400"]
+
+
+async def test_a_head_that_began_behind_chunks_is_never_read_from_its_middle() -> None:
+    chunks = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n\r\n"
+    begun, rest = get("/b", "X: y"), get("/smuggled")
+    async with reading() as (connection, client):
+        connection.data_received(chunks + begun[:-4])
+        head, body = await client.answer()
+        assert body == b"/a b"
+        assert b"Connection: close" in head
+        connection.data_received(rest)
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("pieces", [1, 4, 100])
+async def test_behind_whole_chunks_a_request_is_read_however_they_came(pieces: int) -> None:
+    chunks = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n\r\n"
+    size = -(-len(chunks) // pieces)
+    async with reading() as (connection, client):
+        for start in range(0, len(chunks), size):
+            connection.data_received(chunks[start : start + size])
+        assert (await client.answer())[1] == b"/a b"
+        connection.data_received(get("/c"))
+        assert (await client.answer())[1] == b"/c "
+
+
+async def test_a_first_read_may_come_before_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Client.connection_made
+
+    def made_and_read(self: Client, transport: asyncio.BaseTransport) -> None:
+        made(self, transport)
+        self.data_received(get("/a") + GARBAGE)
+
+    monkeypatch.setattr(Client, "connection_made", made_and_read)
+    async with house(echo) as gateway, raw(gateway.address) as client:
+        assert await answers(client) == [b"/a ", b"400"]
 
 
 async def test_a_head_is_bounded_as_a_whole_also_when_it_comes_at_once() -> None:

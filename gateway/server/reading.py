@@ -36,13 +36,13 @@ _END = b"\r\n\r\n"
 class Reading(RequestHandler):
     """A client's connection, as far as requests are read from it."""
 
-    __slots__ = ("_between", "_chunked", "_head_bytes", "_last_words")
+    __slots__ = ("_chunked", "_head_bytes", "_last_words", "_tail")
 
     def __init__(self, manager: Server, **options: Any) -> None:
         super().__init__(manager, **options)
-        self._between = True
-        """The last read ended with a head, or was the last of a body that ends like one; if that
-        request is over, the next read begins with a request."""
+        self._tail = _END
+        """The last bytes that were read. After a head, or a body that ends like one, the next read
+        begins with a request, if that one is over."""
         self._head_bytes = 0
         """What has come of a head that is not complete yet."""
         self._chunked: StreamReader | None = None
@@ -63,8 +63,9 @@ class Reading(RequestHandler):
 
     @property
     def _idle(self) -> bool:
-        """aiohttp's task waits for a request."""
-        return self._waiter is not None and not self._waiter.done()
+        """aiohttp's task waits for a request, or has not begun to: a client may be that quick."""
+        waiter = self._waiter
+        return not (self._request_count if waiter is None else waiter.done())
 
     def _wake(self) -> None:
         """There is something for aiohttp's task."""
@@ -78,12 +79,12 @@ class Reading(RequestHandler):
         if chunked is not None and chunked.is_eof() and not self._upgraded:
             self._renew_parser()
         known = len(messages)
-        ahead = self._listens_ahead
+        ahead, idle = self._listens_ahead, self._idle
         waiter, self._waiter = self._waiter, None
         super().data_received(data)
         self._waiter = waiter
-        between, self._between = self._between, data.endswith(_END)
-        idle = waiter is not None and not waiter.done()
+        between = self._tail == _END
+        self._tail = (data if len(data) >= len(_END) else self._tail + data)[-len(_END) :]
         small = self._head_bytes + len(data) <= HEAD
         if idle and small and len(messages) == 1 and self._chunked is None:
             message, content = messages[0]
@@ -111,6 +112,7 @@ class Reading(RequestHandler):
         if not small:
             self._bound_heads(known)
         self._distrust(known, data, certain)
+        self._distrust_what_began()
         if len(messages) > known:
             self._head_bytes = 0
         if messages and request is not None:
@@ -192,6 +194,13 @@ class Reading(RequestHandler):
                     self._last_words = content
             elif message.upgrade and not self._upgraded:
                 self._hold_back(content, data, certain and not place)
+
+    def _distrust_what_began(self) -> None:
+        """With the last of a chunked body came some of a head: the next parser would begin in its
+        middle."""
+        chunked = self._chunked
+        if chunked is not None and chunked.is_eof() and self._tail != _END:
+            self._last_words = chunked
 
     def _hold_back(self, content: StreamReader, data: bytes, certain: bool) -> None:
         """What stands behind a request that offers another protocol, until that is decided."""
