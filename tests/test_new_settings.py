@@ -66,7 +66,7 @@ async def running(file: Path, **settings: Any) -> AsyncIterator[Running]:
         return apps[0]
 
     async with serving(watched.load(), made) as gateway, aiohttp.ClientSession() as client:
-        it = Running(f"http://{gateway.address}", f"http://{gateway.ops_address}", client)
+        it = Running(gateway, client)
         it.app, it.file = apps[0], file
         async with asyncio.timeout(30):
             yield it
