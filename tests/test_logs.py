@@ -271,7 +271,7 @@ def test_last_words_are_written_though_nobody_closes_the_log() -> None:
 # --- how many ------------------------------------------------------------------------------------
 
 
-def test_after_a_hundred_lines_a_minute_of_a_kind_the_rest_are_a_number(journal: Open) -> None:
+def test_after_fifty_lines_a_minute_of_a_kind_the_rest_are_a_number(journal: Open) -> None:
     log = journal()
     for _ in range(LINES_A_MINUTE + 50):
         log.logs.malformed(400, "bad_request", "unix")

@@ -2,8 +2,8 @@
 the process's state.
 
 A line holds only fields of `lines.FIELDS`, and no control bytes. Bodies and headers never get to
-this module, and the values of a query end here. What a client can cause at will is written a
-hundred times a minute and then counted.
+this module, and the values of a query end here. What a client can cause at will is written
+fifty times a minute and then counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from gateway.telemetry.sink import Sink
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LISTED_FROM = {"all": 0, "failed": 400, "none": 1000}
 """The setting `log.subrequests` -> the least status that it lists."""
-LINES_A_MINUTE = 100
+LINES_A_MINUTE = 50
+"""Of a kind. Whoever sends what is malformed makes two: requests that are none, documents that are
+refused."""
 SILENCED = ("aiohttp.access", "aiohttp.client", "aiohttp.server", "aiohttp.web")
 """They write bytes of requests, and tracebacks with them, for every malformed one."""
 
