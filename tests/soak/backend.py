@@ -32,7 +32,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
 DELAYS = {"late": 0.05, "too late": 1.5}
 """Seconds. The gateway waits for one."""
 
-_LINE = re.compile(r"(GET|POST|PUT) /(thing|passed) HTTP/1\.1")
+_LINE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) /(thing|passed) HTTP/1\.1")
 
 
 class FaultyBackend:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from statistics import mean
+from statistics import linear_regression, mean
 from typing import Any
 
 import aiohttp
@@ -27,6 +27,8 @@ SHARE = 0.05
 """Of the backend's requests that meet a fault."""
 GROWTH = 8 * 2**20
 """Bytes that a process may grow by between a quarter and the end of a long soak."""
+LONG = 60
+"""Seconds from which on a soak says something of memory."""
 PATIENCE = 60.0
 
 Pace = Callable[[Ledger], Awaitable[None]]
@@ -51,6 +53,12 @@ class Report:
             return 0
         return int(mean(self.resident[-quarter:]) - mean(self.resident[quarter : 2 * quarter]))
 
+    @property
+    def slope(self) -> float:
+        """Bytes an hour, by least squares over all but the first quarter, in which caches fill."""
+        later = self.resident[len(self.resident) // 4 :]
+        return linear_regression(range(len(later)), later).slope * 3600
+
     def lines(self) -> Iterator[str]:
         for name, number in self.figures.items():
             yield f"{name}: {number}"
@@ -59,14 +67,16 @@ class Report:
         if self.resident:
             top = max(self.resident) / 2**20
             yield f"resident memory: {top:.0f} MiB at most, grown by {self.growth / 2**20:.1f} MiB"
+        if len(self.resident) >= LONG:
+            yield f"slope of resident memory: {self.slope / 2**20:.1f} MiB an hour"
         yield f"lost: {len(self.mistakes)}"
         yield from self.mistakes[:20]
 
 
-def settings(backend: FaultyBackend) -> dict[str, Any]:
+def settings(url: str) -> dict[str, Any]:
     """Short patience, and ids that the books are kept by."""
     return {
-        "upstream": {"url": backend.url, "timeouts": {"response": "1s", "idle": "1s"}},
+        "upstream": {"url": url, "timeouts": {"response": "1s", "idle": "1s"}},
         "headers": {"trusted_proxies": ["127.0.0.1"]},
         "log": {"subrequests": "all"},
         "drain": {"delay": "0s"},
@@ -78,7 +88,7 @@ async def soak(pace: Pace, seed: int = 1) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         async with FaultyBackend(random, SHARE) as backend:
             ledger = Ledger(backend.seen)
-            async with program(Path(folder), settings(backend)) as gateway:
+            async with program(Path(folder), settings(backend.url)) as gateway:
                 gateway.hear = ledger.heard
                 report = Report(ledger.figures, backend.faults, ledger.mistakes)
                 load = Load(f"http://{gateway.address}", ledger, random)
@@ -194,5 +204,5 @@ def _compare(ledger: Ledger, counted: dict[str, float], report: Report) -> None:
         ledger.mistakes.append(f"the log has {answered}, metrics have {dict(metrics)}")
     if report.descriptors[1] > report.descriptors[0]:
         ledger.mistakes.append(f"descriptors: {report.descriptors}")
-    if len(report.resident) >= 60 and report.growth > GROWTH:
+    if len(report.resident) >= LONG and report.growth > GROWTH:
         ledger.mistakes.append(f"memory grew by {report.growth} bytes")
