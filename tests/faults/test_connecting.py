@@ -4,6 +4,7 @@ is back the next batch works."""
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -194,24 +195,24 @@ async def test_what_a_backend_says_before_it_is_asked_is_no_answer(
     """Whether the event loop has read it by then, or it still lies in the kernel."""
     connect = Origin.connect
 
-    async def slowly(origin: Origin, make: Callable[[], Connection]) -> Any:
+    async def greeted(origin: Origin, make: Callable[[], Connection]) -> Any:
         connection = await connect(origin, make)
         assert isinstance(connection, Connection)
-        if not heard:
-            connection.transport.pause_reading()
-        while connection.alive and (heard or not connection.readable()):
+        await backend.until(lambda: backend.open == 1)
+        os.write(backend.peers[-1].fileno(), ok(b"forged"))
+        while heard and connection.alive:
             await asyncio.sleep(0)
         return connection
 
-    async def greets(peer: Peer) -> None:
-        await peer.send(ok(b"forged"))
-        await peer.gone()
-
-    async with RawBackend(greets) as backend, stage(backend.url) as it:
+    async with RawBackend(silent) as backend, stage(backend.url) as it:
         it.watch(backend)
         with monkeypatch.context() as patch:
-            patch.setattr(Origin, "connect", slowly)
-            await had_nothing(it, 502, "http_protocol_error")
+            patch.setattr(Origin, "connect", greeted)
+            for method in ("GET", "POST"):
+                (result,) = await it.results(f"{method} x")
+                assert (result.error, result.sent) == ("http_protocol_error", False)
+                passed = await it.passed(method, "x")
+                assert (passed.status, passed.error) == (502, "http_protocol_error")
         backend.scripts = [committing(hangs_up)]
         await it.works()
 

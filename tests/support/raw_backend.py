@@ -158,6 +158,11 @@ class Peer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
+    def fileno(self) -> int:
+        """Of its socket, for what must not wait for the event loop."""
+        sock: socket.socket = self._writer.get_extra_info("socket")
+        return sock.fileno()
+
     async def gone(self) -> None:
         """Waits until the other side has closed, reading what it still sends."""
         try:
