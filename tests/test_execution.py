@@ -173,12 +173,16 @@ class Scene:
         grace: float = 10.0,
         flush: float = 0.0,
         refuse: frozenset[str] = frozenset(),
+        drain: float | None = None,
     ) -> None:
+        """`drain`: one has begun before the run, and lasts so many seconds more."""
         self.recorder = Telling()
         self.pool = Pool()
         self.execution = Execution(None, self.recorder)  # type: ignore[arg-type]
         self.now = 1000.0
         self.execution.clock = lambda: self.now
+        if drain is not None:
+            self.execution.drain(self.now + drain)
         batch = Batch(dialect="digits", subrequests=subrequests, gated=gated)
         denied = Failure("http_request_denied", "path_denied")
         self.run = self.execution.run(
@@ -404,9 +408,11 @@ async def test_what_was_buffered_for_a_client_that_left_is_let_go_of() -> None:
     assert scene.lane.held == 0
 
 
-async def test_a_drain_bounds_batches_that_run_and_those_that_still_come() -> None:
-    scene = Scene(*letters("r"))
-    scene.execution.drain(scene.now + 5)
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_drain_bounds_batches_that_run_and_those_that_still_come(late: bool) -> None:
+    scene = Scene(*letters("r"), drain=5 if late else None)
+    if not late:
+        scene.execution.drain(scene.now + 5)
     scene.now += 6
     scene.run.tick(scene.now)
     assert scene.text() == "<0:503 >"
