@@ -255,8 +255,12 @@ async def test_a_closing_answer_is_not_followed_by_another(pool_for: MakePool, f
     assert len(backend.peers) == 2
 
 
-async def test_an_idle_connection_is_closed_in_time(pool_for: MakePool) -> None:
-    async with RawBackend(answering(ok())) as backend, pool_for(backend.url, idle=0.05) as pool:
+@pytest.mark.parametrize("bounds", [{"idle": 0.05}, {"idle": 60.0, "age": 0.05}])
+async def test_an_idle_connection_is_closed_in_time(
+    bounds: dict[str, float], pool_for: MakePool
+) -> None:
+    """When nobody wants it, and when it has grown old."""
+    async with RawBackend(answering(ok())) as backend, pool_for(backend.url, **bounds) as pool:
         await Owner(pool).get()
         await backend.peers[0].closed.wait()
         assert not pool.connections
