@@ -150,7 +150,7 @@ async def test_operators_get_in_when_clients_fill_the_house() -> None:
             assert {answer.status for answer in await asyncio.gather(*tasks)} == {200}
 
 
-async def test_what_operators_are_shown_takes_as_long_whoever_has_called() -> None:
+async def test_what_operators_are_shown_does_not_depend_on_who_has_called() -> None:
     """There is nothing on these pages to be guessed byte by byte, and nothing of one client: what
     they show are sums, and what they compare is no secret."""
     async with RawBackend(echo) as backend, siege(backend, paths=Paths(deny=("/x/**",))) as gate:
