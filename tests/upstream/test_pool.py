@@ -365,6 +365,21 @@ async def test_a_safe_call_is_repeated_once_when_a_kept_connection_closes_unansw
     assert [request.method for request in backend.requests] == ["GET", method, method]
 
 
+async def test_a_retry_has_what_is_left_of_the_calls_time(pool_for: MakePool) -> None:
+    async with (
+        RawBackend(once_then(end="close"), silent) as backend,
+        pool_for(backend.url) as pool,
+    ):
+        owner = Owner(pool)
+        await owner.get()
+        call = owner.send()
+        await until(lambda: call.resent and pool.busy)
+        (connection,) = pool.connections
+        assert connection.started > call.began
+        assert connection.deadline == call.began + pool.timeouts.response
+        owner.lane.close()
+
+
 async def not_kept(pool: Pool, owner: Owner) -> None:
     """Nothing goes before."""
 
