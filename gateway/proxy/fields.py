@@ -1,15 +1,17 @@
 """Header fields of requests and answers that pass through.
 
-`headers` has the rules; here they are asked once per name and remembered, since in most messages no
-field's fate hangs on another one. Where one's does (`Connection` names it, say), they are asked
-about the whole message.
+`headers` has the rules; here they are asked once per name, or per sequence of names, and
+remembered, since in most messages no field's fate hangs on another one. Where one's does
+(`Connection` names it, say), they are asked about the whole message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
-from typing import TypeVar
+from itertools import compress
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
 
 from aiohttp import web
 
@@ -20,9 +22,13 @@ from gateway.upstream import checked, encode
 
 KNOWN = 1024
 """Most names, and most sets of our own fields, to remember: strangers choose them."""
+LAYOUTS = 128
+"""Most sequences of names to remember; a backend has few, and one that has many may have long
+ones."""
 LONGEST_NAME = 255
 """Of a host whose fields are remembered; DNS knows no longer one."""
 
+_Named = TypeVar("_Named", bound=Hashable)
 _Fate = TypeVar("_Fate")
 
 
@@ -37,7 +43,7 @@ class Upward:
             for trusted in (False, True)
             for traced in (False, True)
         }
-        self._heard = _Known(lambda name: headers.normal(name.decode("latin-1")) in headers.HEARD)
+        self._heard = _Known(_is_heard)
         self._usual = lru_cache(KNOWN)(self._managed)
 
     def fields(
@@ -120,53 +126,70 @@ class Upward:
         )
 
 
+def _is_heard(name: bytes) -> bool:
+    """Whether the gateway's own fields hang on what this one says."""
+    return headers.normal(name.decode("latin-1")) in headers.HEARD
+
+
 class Downward:
     """An answer's fields on their way down."""
 
     def __init__(self, name: str) -> None:
         self._via = f"1.1 {name}".encode("latin-1")
-        self._names = _Known(self._verdict)
+        self._added = ((b"Via", self._via),)
+        self._layouts = _Known(_layout, LAYOUTS)
 
     def fields(self, raw: RawHeaders) -> tuple[RawHeaders, bool]:
         """The fields, and whether a Content-Length is among them."""
-        names, kept, declared = self._names, [], False
-        for field in raw:
-            verdict = names[field[0]]
-            if verdict is _KEPT:
-                kept.append(field)
-            elif verdict is _LENGTH:
-                kept.append(field)
-                declared = True
-            elif verdict is _CONNECTION and field[1].lower() not in _NAMING_NOBODY:
-                return headers.forward_response(raw, via=self._via), _declares(raw)
-        kept.append((b"Via", self._via))
-        return tuple(kept), declared
+        layout = self._layouts[tuple(map(_name, raw))]
+        for place in layout.connections:
+            if raw[place][1].lower() not in _NAMING_NOBODY:
+                return headers.forward_response(raw, via=self._via), layout.declares
+        return (*compress(raw, layout.kept), *self._added), layout.declares
 
     def switching(self, raw: RawHeaders) -> RawHeaders:
         """Those of a 101."""
         return headers.forward_response(raw, via=self._via, upgrade=True)
 
-    def _verdict(self, name: bytes) -> str:
-        if name.lower() in (b"connection", b"content-length"):
-            return _CONNECTION if name.lower() == b"connection" else _LENGTH
-        return _KEPT if headers.forward_response(((name, b""),)) else _DROPPED
+
+class _Layout(NamedTuple):
+    """What the names of an answer's fields tell, as long as `Connection` names nobody. A backend
+    has few layouts."""
+
+    kept: tuple[bool, ...]
+    """Whether the field at that place goes down."""
+    connections: tuple[int, ...]
+    """The places of `Connection`."""
+    declares: bool
+    """There is a Content-Length."""
 
 
-class _Known(dict[bytes, _Fate]):
+def _layout(names: tuple[bytes, ...]) -> _Layout:
+    lower = [name.lower() for name in names]
+    return _Layout(
+        kept=tuple(bool(headers.forward_response(((name, b""),))) for name in names),
+        connections=tuple(i for i, name in enumerate(lower) if name == b"connection"),
+        declares=b"content-length" in lower,
+    )
+
+
+_name = itemgetter(0)
+
+
+class _Known(dict[_Named, _Fate]):
     """What is known of names, all of it forgotten when it is too much."""
 
-    def __init__(self, decide: Callable[[bytes], _Fate]) -> None:
+    def __init__(self, decide: Callable[[_Named], _Fate], most: int = KNOWN) -> None:
         super().__init__()
         self._decide = decide
+        self._most = most
 
-    def __missing__(self, name: bytes) -> _Fate:
-        if len(self) >= KNOWN:
+    def __missing__(self, name: _Named) -> _Fate:
+        if len(self) >= self._most:
             self.clear()
         fate = self[name] = self._decide(name)
         return fate
 
-
-_KEPT, _DROPPED, _LENGTH, _CONNECTION = "kept", "dropped", "content-length", "connection"
 
 _NAMING_NOBODY = frozenset({b"keep-alive", b"close", b""})
 """Values of `Connection` that speak of no other field."""
@@ -176,10 +199,6 @@ def _names_others(request: web.BaseRequest) -> bool:
     """Whether `Connection`, in whatever spelling, may speak of other fields."""
     said = request.headers.getall("Connection")
     return any(value.lower().encode("latin-1", "replace") not in _NAMING_NOBODY for value in said)
-
-
-def _declares(raw: RawHeaders) -> bool:
-    return any(name.lower() == b"content-length" for name, _ in raw)
 
 
 def _authority(target: str) -> str | None:

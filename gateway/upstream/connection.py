@@ -27,6 +27,7 @@ from gateway.batch import Call, Failure, RawHeaders, Reply
 from gateway.bodies import CodingError, Decoder
 
 if TYPE_CHECKING:
+    from gateway.upstream.exchange import Exchange
     from gateway.upstream.lane import Lane
     from gateway.upstream.pool import Pool
 
@@ -190,7 +191,6 @@ class Connection(asyncio.Protocol):
             # A retry does not start the clock again.
             self.deadline = call.began + self._pool.timeouts.response
         else:
-            self._odd = True
             exchange.began(self)
 
     def awaits_head(self) -> None:
@@ -517,6 +517,10 @@ class Connection(asyncio.Protocol):
             held += self._decoded
         else:
             body = pieces[0] if self._count == 1 else b"".join(pieces[: self._count])
+            if lane.exchange is not None:
+                head = Reply(self._status, self._reason, headers)
+                self._stream_ends(lane.exchange, head, body, keep)
+                return
             if len(body) > self._pool.response_bytes:
                 self.fail("http_response_body_size", "response_bytes")
                 return
@@ -525,7 +529,11 @@ class Connection(asyncio.Protocol):
         if call.body and not self._written():
             keep = False
         self._reset()
-        self._pool.finished(self, lane, call, reply, keep)
+        pool = self._pool
+        pool.reply(lane, call, reply)
+        pool.released(self, keep)
+        if lane.over_budget and self._memory.over:
+            self._memory.apply()  # somebody else may be favoured now
 
     def _written(self) -> bool:
         """An answer may overtake the body it answers; what is left of that is then in the way."""
@@ -564,10 +572,14 @@ class Connection(asyncio.Protocol):
             head = Reply(self._status, self._reason, self._headers)
         elif not data and not last:
             return
-        self.touched = True
-        if not last:
+        if last:
+            self._stream_ends(exchange, head, data, keep)
+        else:
+            self.touched = True
             exchange.received(head, data)
-            return
+
+    def _stream_ends(self, exchange: Exchange, head: Reply | None, data: bytes, keep: bool) -> None:
+        """Hands on the last of an answer, which may be all of it."""
         done = exchange.uploaded and exchange.invite is None
         keep = keep and done and self._written()
         self._reset()

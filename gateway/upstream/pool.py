@@ -229,27 +229,24 @@ class Pool:
         while self.turns and self.idle:
             connection = self.idle.pop()
             if connection.alive and not connection.readable():
-                self._serve(connection)
+                self._start(connection, *self._next())
             else:
                 self._drop(connection)
         if self.waiting or self._again:
             self._grow()
 
-    def _serve(self, connection: Connection) -> None:
-        lane, call = self._next()
-        self._start(connection, lane, call)
-
     def _next(self) -> tuple[Lane, Call]:
         turns = self.turns
         lane = turns[0]
-        call = lane.waiting.popleft()
+        waiting = lane.waiting
+        call = waiting.popleft()
         self.waiting -= 1
-        self._taken += 1
-        if not lane.waiting:
+        self._taken = taken = self._taken + 1
+        if not waiting:
             turns.popleft()
             lane.queued = False
             self._taken = 0
-        elif self._taken >= len(turns) // CROWD:
+        elif taken >= len(turns) // CROWD:
             turns.rotate(-1)
             self._taken = 0
         return lane, call
@@ -283,24 +280,16 @@ class Pool:
             if connection.alive:
                 connection.transport.write(data)
 
-    def finished(
-        self, connection: Connection, lane: Lane, call: Call, reply: Reply, keep: bool
-    ) -> None:
-        """A connection has a whole answer."""
-        self._reply(lane, call, reply)
-        self.released(connection, keep)
-        if lane.over_budget and self.memory.over:
-            self.memory.apply()  # somebody else may be favoured now
-
     def released(self, connection: Connection, keep: bool) -> None:
         """A connection has no call any more, and takes the next turn if it can."""
+        turns = self.turns
         if not (keep and connection.alive and connection.started < connection.expires):
             self._retire(connection)
-        elif not self.turns:
+        elif not turns:
             self._leave_idle(connection)
-        elif self.turns[0].waiting[0].method in SAFE_METHODS or not connection.readable():
+        elif turns[0].waiting[0].method in SAFE_METHODS or not connection.readable():
             # Safe and so soon after an answer it is spared the system call: at worst, a retry.
-            self._serve(connection)
+            self._start(connection, *self._next())
         else:
             self._drop(connection)
         if self._again or (self.waiting and not self._full()):
@@ -400,7 +389,7 @@ class Pool:
         if self._again:
             self._start(connection, *self._again.popleft())
         elif self.turns:
-            self._serve(connection)
+            self._start(connection, *self._next())
         else:
             self._leave_idle(connection)
         self.dispatch()
@@ -445,13 +434,14 @@ class Pool:
         reply = failed(failure, call)
         if call.began:
             reply.seconds = monotonic() - call.began
-        self._reply(lane, call, reply)
+        self.reply(lane, call, reply)
 
     def _tell_and_go_on(self, lane: Lane, call: Call, failure: Failure) -> None:
         self._tell(lane, call, failure)
         self.dispatch()
 
-    def _reply(self, lane: Lane, call: Call, reply: Reply) -> None:
+    def reply(self, lane: Lane, call: Call, reply: Reply) -> None:
+        """A call has ended: tells its owner."""
         self.telling += 1
         try:
             lane.taker.replied(call, reply)
