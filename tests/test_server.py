@@ -24,6 +24,7 @@ from gateway.batch import Failure
 from gateway.config.settings import Listener, ListenerTls
 from gateway.server import CannotListen, door, listeners, process
 from gateway.server.client import HEAD, LINGER
+from gateway.server.clients import AT_ONCE
 from gateway.server.worker import Gateway, serving
 from tests.front import SETTINGS, FakeApp, eventually, get, house, raw, sent
 
@@ -216,6 +217,22 @@ async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None
         assert not client.reader.at_eof()
         later(gateway, SETTINGS.client.header)
         assert await client.rest() == b""
+
+
+async def test_no_client_waits_long_for_the_sweeper_however_many_there_are() -> None:
+    """A deadline is met within a quarter of a second, of which the event loop needs some itself."""
+    async with house(plain) as gateway, AsyncExitStack() as stack:
+        clients = gateway.worker.clients
+        for count in (1, AT_ONCE, 3 * AT_ONCE + 1):
+            while len(clients.open) < count:
+                await stack.enter_async_context(raw(gateway.address))
+            clients._unseen.clear()
+            waited = 0.0
+            while not waited or clients._unseen:
+                clients._stop()
+                clients._sweep()
+                waited += clients._pause
+            assert waited <= 0.2
 
 
 async def test_a_slow_head_gets_408() -> None:

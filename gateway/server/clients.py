@@ -1,6 +1,6 @@
 """All connections of clients, and the requests in hand on them.
 
-One sweeper looks at every connection four times a second, so that none needs a timer of its own.
+One sweeper looks at every connection five times a second, so that none needs a timer of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gateway.server import door
 from gateway.server.client import Client
 from gateway.server.request import Request
 
-TICK = 0.25
-"""Seconds between two looks at a connection: how late a deadline may be."""
+TICK = 0.2
+"""Seconds between two looks at a connection: how late a deadline may be, but for the event loop."""
 AT_ONCE = 32
 """Connections that are looked at in one go."""
 QUIET = 2.0
