@@ -65,6 +65,10 @@ class Wire(Protocol):
     def cut(self) -> None:
         """Ends the connection by a reset."""
 
+    def brittle(self, yes: bool) -> None:
+        """While it is, its end is a reset whatever brings it about: if this process is killed, the
+        kernel closes what was open, and a mere close is the end of an answer without a length."""
+
     def endless(self) -> None:
         """The request in hand has no end of its own: a drain does not wait for it."""
 
@@ -97,6 +101,7 @@ class ClientAnswer:
 
     __slots__ = (
         "_bare",
+        "_brittle",
         "_chunked",
         "_content",
         "_declared",
@@ -128,7 +133,7 @@ class ClientAnswer:
         self._declared = declared
         self._legacy = request.version < (1, 1)
         self._bare = status in _BARE or request.method == "HEAD"
-        self._chunked = False
+        self._brittle = self._chunked = False
         self.status = status
         self.keep_alive = request.keep_alive
         self.began = False
@@ -154,6 +159,8 @@ class ClientAnswer:
         if not self.began:
             head = self._head(None if streamed and not self._legacy else len(data))
         self._put(head, data, b"0\r\n\r\n" if self._chunked else b"")
+        if self._brittle:
+            self._wire.brittle(False)
         self.ended = True
         return self
 
@@ -207,6 +214,8 @@ class ClientAnswer:
             self._chunked = True
             return b"Transfer-Encoding: chunked"
         self.keep_alive = False
+        self._brittle = True
+        self._wire.brittle(True)
         return None
 
     def _connection(self) -> bytes | None:

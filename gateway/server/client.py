@@ -73,7 +73,7 @@ TURNED_AWAY = 128
 log = structlog.get_logger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_RESET = struct.pack("ii", 1, 0)
+_RESET, _USUAL = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 
 
 class Client(Reading):
@@ -277,11 +277,14 @@ class Client(Reading):
         transport = self._socket
         if transport is None:
             return
-        raw = transport.get_extra_info("socket")
+        self.brittle(True)
+        transport.abort()
+
+    def brittle(self, yes: bool) -> None:
+        raw = None if self._socket is None else self._socket.get_extra_info("socket")
         if raw is not None:
             with suppress(OSError):
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if yes else _USUAL)
 
     def endless(self) -> None:
         self._clients.done(self)

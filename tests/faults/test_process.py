@@ -195,6 +195,54 @@ async def test_when_the_drains_time_is_over_unfinished_subrequests_are_503(busy:
         accounted(gateway, {1}, {2})
 
 
+async def begins(peer: Peer) -> None:
+    """An answer without a length, of which more is to come."""
+    await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwell\r\n")
+    await peer.gone()
+
+
+@pytest.mark.parametrize(
+    "request_", [BULK.request, got("/fault/1")], ids=["a bulk call", "a passed request"]
+)
+async def test_a_process_that_is_killed_has_not_ended_its_answers(
+    request_: bytes, tmp_path: Path
+) -> None:
+    """To an HTTP/1.0 client, as nginx is at its defaults, a mere close would be the end of one."""
+    async with (
+        asyncio.timeout(60),
+        RawBackend(committing(begins)) as backend,
+        program(tmp_path, settings(backend)) as gateway,
+        raw(gateway.address) as client,
+    ):
+        client.send(request_.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        await client.until(b"well")
+        gateway.signal(signal.SIGKILL)
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+        await gateway.ended()
+
+
+async def test_an_answer_without_a_length_that_has_ended_is_whole(tmp_path: Path) -> None:
+    """No reset overtakes its last bytes."""
+    body = bytes(8 * 2**20)
+
+    async def gives(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nab\r\n")
+        await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        await peer.gone()
+
+    async with (
+        asyncio.timeout(60),
+        RawBackend(committing(gives)) as backend,
+        program(tmp_path, settings(backend)) as gateway,
+        raw(gateway.address) as client,
+    ):
+        client.send(got("/fault/1").replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        assert (await client.rest()).endswith(b"\r\n\r\nab" + body)
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended() == 0
+
+
 @pytest.mark.parametrize("kind", WORK)
 async def test_sighup_disturbs_nothing(kind: str, busy: Busy) -> None:
     async with busy(kind) as (gateway, client, work):
