@@ -128,6 +128,8 @@ class Peer:
     async def send(self, *pieces: bytes) -> None:
         """Each piece in a write of its own, given time to leave alone."""
         for piece in pieces:
+            if self._writer.is_closing():
+                raise ConnectionResetError  # uvloop's own would be a RuntimeError
             self._writer.write(piece)
             await self._writer.drain()
             await asyncio.sleep(0)
