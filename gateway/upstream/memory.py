@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from gateway.upstream.lane import Lane
 
 
+LITTLE = 1024
+"""The part of the reserve, one in so many, that every lane may hold."""
+
+
 class Memory:
     def __init__(
         self, connections: Iterable[Connection], lane_budget: int, pool_budget: int
@@ -71,22 +75,24 @@ class Memory:
         self.over = _over(self.held, self._most, self.over)
         self.mark = 0 if self.over else self._most
         self._full = self.held > self._budget
-        lane.over_budget = _over(lane.held, self._allowance, lane.over_budget)
+        lane.over_budget = _over(lane.held, self._allowance(lane), lane.over_budget)
         if before != (lane.over_budget, self.over, self._full):
             self.apply()
 
-    @property
-    def _allowance(self) -> int:
-        """What a lane may hold before only its urgent calls are read."""
+    def _allowance(self, lane: Lane) -> int:
+        """What a lane may hold before only its urgent calls are read. Shares are larger while lanes
+        are few, and those who had such may hold them still: when that is the budget and another
+        quarter, there is very little left to anybody."""
         if not self.over:
             return self.lane_budget
-        return min(self.lane_budget, self._reserve // max(1, len(self.lanes)))
+        left = min(self._reserve, self._budget + self._reserve - self.held + lane.held)
+        share = max(left // max(1, len(self.lanes)), self._reserve // LITTLE)
+        return min(self.lane_budget, share)
 
     def apply(self) -> None:
         """Pauses and resumes connections so that only those are read that may be."""
-        allowance = self._allowance
         for batch in self.lanes:
-            batch.over_budget = _over(batch.held, allowance, batch.over_budget)
+            batch.over_budget = _over(batch.held, self._allowance(batch), batch.over_budget)
         busy = [c for c in self._connections if c.lane in self.lanes]
         urgent = {
             c for c in busy if c.lane and c.lane.over_budget and c.call and c.lane.urgent(c.call)

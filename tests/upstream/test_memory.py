@@ -7,7 +7,7 @@ import gzip
 
 from gateway.batch import Call
 from gateway.upstream import Pool
-from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok
+from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok, refusing
 from tests.upstream.conftest import MakePool, Owner, failure, until
 
 MB = 1_000_000
@@ -201,14 +201,14 @@ async def test_a_lane_that_waits_for_its_client_holds_large_ones_up_only_over_th
         pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=4 * MB) as pool,
     ):
         slow, other = Owner(pool), Owner(pool)
-        slow.lane.hold(5 * MB)  # rendered, not read by its client
+        slow.lane.hold(4 * MB)  # rendered, not read by its client
         other.send()
         await until(lambda: other.lane.held > MB // 2)
         assert paused(pool) == {"/"}
         slow.lane.release(2 * MB)  # it has begun to read
         assert pool.memory.over
         await other.count(1)
-        slow.lane.release(3 * MB)
+        slow.lane.release(2 * MB)
 
 
 async def test_a_lane_that_holds_little_is_read_whatever_others_hold(pool_for: MakePool) -> None:
@@ -218,7 +218,7 @@ async def test_a_lane_that_holds_little_is_read_whatever_others_hold(pool_for: M
         pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=4 * MB) as pool,
     ):
         slow, other = Owner(pool), Owner(pool)
-        slow.lane.hold(5 * MB)
+        slow.lane.hold(4 * MB)
         for _ in range(10):
             assert (await other.get()).status == 200
             other.free()
@@ -229,8 +229,22 @@ async def test_a_lane_that_holds_little_is_read_whatever_others_hold(pool_for: M
         assert paused(pool) == {"/"}
         assert other.lane.held < MB // 2 + 8 * (MB // 4 + READ)
         assert len(other.replies) < 18
-        slow.lane.release(5 * MB)
+        slow.lane.release(4 * MB)
         await other.count(18)
+
+
+async def test_what_many_lanes_hold_that_came_one_after_another_is_bounded(
+    pool_for: MakePool,
+) -> None:
+    """An even share of a quarter for each is more than a quarter when the first had larger ones."""
+    async with pool_for(
+        f"http://127.0.0.1:{refusing()}", batch_buffer_bytes=MB, buffer_bytes=4 * MB
+    ) as pool:
+        for _ in range(300):
+            lane = Owner(pool).lane
+            while not lane.over_budget:
+                lane.hold(500)
+        assert pool.memory.held < 5 * MB + 300 * 1500
 
 
 async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_up(
