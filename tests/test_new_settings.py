@@ -253,6 +253,16 @@ async def test_deadlines_of_clients_hold_for_those_that_are_there(file: Path) ->
                 assert await client.rest() == b""
 
 
+async def test_a_bound_of_clients_holds_for_those_that_come(file: Path) -> None:
+    async with RawBackend(echo) as backend:
+        async with running(file, upstream=upstream(backend)) as gateway:
+            await gateway.reload(upstream=upstream(backend), client={"connections": 1})
+            async with raw(gateway.address) as first, raw(gateway.address) as second:
+                assert b" 503 " in await second.head()
+                first.send(get("/x"))
+                assert b" 200 " in (await first.answer())[0]
+
+
 # --- what is not ---------------------------------------------------------------------------------
 
 
