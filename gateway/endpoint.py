@@ -211,7 +211,7 @@ class BulkEndpoint:
                     admission.reading += len(piece)
                     if size > most:
                         raise _too_large(most)
-                    if size > SMALL and admission.reading > limits.buffer_bytes:
+                    if size > SMALL and self._documents > limits.buffer_bytes:
                         raise Refused(CROWDED, "no room for the body", retry_after=RETRY_AFTER)
                     pieces.append(piece)
         except (BodyStalled, TimeoutError):
@@ -219,6 +219,11 @@ class BulkEndpoint:
         finally:
             admission.reading -= size
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @property
+    def _documents(self) -> int:
+        """Bytes of bulk calls that are being read, wait to be understood or are carried out."""
+        return self._admission.reading + self._execution.documents
 
     async def _plan(self, outer: _Outer, path: str, params: Mapping[str, str], body: bytes) -> Plan:
         began = self._execution.clock()

@@ -592,6 +592,8 @@ class Execution:
         self.idle = asyncio.Event()
         """Set while no batch is left."""
         self.idle.set()
+        self.documents = 0
+        """Bytes of the bulk calls themselves: every batch keeps its own until it is over."""
         self._runs: dict[Run, None] = {}
         self._unread = 0
         """Batches whose clients kept them waiting when they were last looked at."""
@@ -620,6 +622,7 @@ class Execution:
         run = Run(self, pool, plan, dialect, context, terms, guard, record)
         run.deadline = min(run.deadline, self.drained_by)
         self._runs[run] = None
+        self.documents += record.bytes_in
         self.idle.clear()
         if self._ticker is None:
             self._ticker = self.loop.call_later(TICK, self._tick)
@@ -629,6 +632,7 @@ class Execution:
 
     def ended(self, run: Run) -> None:
         del self._runs[run]
+        self.documents -= run.record.bytes_in
         self.recorder.batch(run.record)
         if not self._runs:
             self.idle.set()

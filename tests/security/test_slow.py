@@ -291,6 +291,21 @@ async def test_while_a_large_document_is_read_everybody_else_is_served(
         assert "gateway_buffered_bytes 0.0" in await gate.metrics()
 
 
+async def test_large_documents_that_are_carried_out_count_with_those_being_read() -> None:
+    gate_open = asyncio.Event()
+    limits = Limits(buffer_bytes=250_000)
+    async with RawBackend(gated(gate_open)) as backend, siege(backend, limits=limits) as gate:
+        tasks = [asyncio.create_task(gate.post("/bulk", LARGE)) for _ in range(2)]
+        await backend.until(lambda: len(backend.requests) == 2)
+        assert (await gate.post("/bulk", LARGE)).status == 503
+        small = asyncio.create_task(gate.bulk(GUIDEWIRE, [GUIDEWIRE.entry("/x")]))
+        await backend.until(lambda: any(r.target == "/x" for r in backend.requests))
+        gate_open.set()
+        assert [(await task).status for task in tasks] == [200, 200]
+        assert GUIDEWIRE.statuses(await small) == [200]
+        assert (await gate.post("/bulk", LARGE)).status == 200
+
+
 async def test_a_document_that_was_read_needs_a_place_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
