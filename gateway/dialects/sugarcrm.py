@@ -22,7 +22,6 @@ from gateway.batch import (
     Batch,
     BulkCall,
     Failure,
-    Header,
     HeaderRules,
     Headers,
     Outcome,
@@ -351,11 +350,10 @@ def _invalid(slug: str, message: str) -> _Mistake:
     return _Mistake(422, "invalid_parameter", slug, message)
 
 
-def _own_form(spelling: bytes, where: Where) -> Iterator[Header]:
+def _own_form(spelling: bytes, where: Where) -> Headers:
     """SugarCRM checks a metadata hash for the outer call alone; the entries' would give 412s."""
-    for name, value in _fields.any_form(spelling, where):
-        if name.lower() not in RULES.never_inherited:
-            yield name, value
+    own = _fields.any_form(spelling, where)
+    return tuple([pair for pair in own if pair[0].lower() not in RULES.never_inherited])
 
 
 # --- writing -------------------------------------------------------------------------------------

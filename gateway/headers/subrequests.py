@@ -83,28 +83,39 @@ def own(pairs: Iterable[tuple[str, str]], policy: HeaderPolicy) -> Headers:
     for count, (name, value) in enumerate(pairs):
         if count == MOST_OWN:
             raise BadHeader("too_many_headers", f"more than {MOST_OWN} header fields")
-        _check(name, value)
-        compared = normal(name)
-        if kind(compared) in _NOT_ITS_OWN or compared in policy.never_from_subrequest:
+        compared = _own_name(name, policy)
+        if len(value) > _LONGEST_VALUE or _VALUE.fullmatch(value) is None:
+            raise _bad_value(value)
+        if compared is None:
             continue
-        # The backend may take `_` and `.` for `-`, and then two fields for one.
-        if ("_" in name or "." in name) and compared not in policy.odd_names:
-            raise BadHeader("bad_header_name", "a header name holds `_` or `.`")
         if spellings.setdefault(compared, name) != name:
             raise BadHeader("two_spellings", "two spellings of one header name")
         kept.append((name, value.strip(" \t")))
     return tuple(kept)
 
 
-def _check(name: str, value: str) -> None:
+@lru_cache(maxsize=512)  # names come from clients
+def _own_name(name: str, policy: HeaderPolicy) -> str | None:
+    """The name of an own field in normal form; None: the field is left out. Raises BadHeader."""
     if len(name) > _LONGEST_NAME:
         raise BadHeader("bad_header_name", f"a header name is longer than {_LONGEST_NAME} bytes")
     if _TOKEN.fullmatch(name) is None:
         raise BadHeader("bad_header_name", "a header name is no token")
+    compared = normal(name)
+    if kind(compared) in _NOT_ITS_OWN or compared in policy.never_from_subrequest:
+        return None
+    # The backend may take `_` and `.` for `-`, and then two fields for one.
+    if ("_" in name or "." in name) and compared not in policy.odd_names:
+        raise BadHeader("bad_header_name", "a header name holds `_` or `.`")
+    return compared
+
+
+def _bad_value(value: str) -> BadHeader:
     if len(value) > _LONGEST_VALUE:
-        raise BadHeader("bad_header_value", f"a header value is longer than {_LONGEST_VALUE} bytes")
-    if _VALUE.fullmatch(value) is None:
-        raise BadHeader("bad_header_value", "a header value holds a character that is not allowed")
+        return BadHeader(
+            "bad_header_value", f"a header value is longer than {_LONGEST_VALUE} bytes"
+        )
+    return BadHeader("bad_header_value", "a header value holds a character that is not allowed")
 
 
 # --- both together -------------------------------------------------------------------------------

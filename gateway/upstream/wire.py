@@ -33,7 +33,7 @@ _MEANT_TO_HAVE_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 def encode(headers: Headers) -> str:
     """The fields as they stand in a head. Made once per batch for what its calls have in common."""
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    text = "\r\n".join([*map(": ".join, headers), ""])
     # The pattern alone would take a value that holds a whole second line for two good fields.
     if text.count("\n") != len(headers) or not _FIELDS.fullmatch(text):
         raise ValueError("a header field that must not be sent")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from gateway.batch import BulkCall
@@ -89,3 +94,46 @@ def test_what_the_operator_keeps_from_subrequests_is_left_out() -> None:
     policy = HeaderPolicy(never_from_subrequest=frozenset({"x-tenant"}))
     own = _fields.OwnFields(_fields.any_form, BulkCall("/bulk", "", (), b"", header_policy=policy))
     assert own(Raw(b'{"X-Tenant": "1", "X-A": "2"}'), "requests[0]") == (("X-A", "2"),)
+
+
+NAMES = st.sampled_from(["X-A", "X-B", 'X"', "name", "value", "\u00e9"])
+VALUES: st.SearchStrategy[object] = st.text(max_size=4) | st.integers() | st.none() | st.just([])
+
+
+def written(value: object, escaped: bool) -> str:
+    return json.dumps(value, ensure_ascii=escaped)
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> bytes:
+    """Maps as clients write them, some with a name twice."""
+    pairs = draw(st.lists(st.tuples(NAMES, VALUES), max_size=4))
+    texts = (written(n, draw(st.booleans())) + ":" + written(v, True) for n, v in pairs)
+    return ("{" + ",".join(texts) + "}").encode()
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> bytes:
+    """Lists of items, some with a member twice or one too many."""
+    members = st.sampled_from(["name", "value", "more"])
+    item = st.lists(st.tuples(members, VALUES), max_size=4)
+    items = draw(
+        st.lists(item.map(lambda more: [("name", "X"), ("value", "1"), *more]), max_size=3)
+    )
+    texts = (",".join(f"{written(n, True)}:{written(v, True)}" for n, v in item) for item in items)
+    return ("[" + ",".join("{" + text + "}" for text in texts) + "]").encode()
+
+
+def outcome(form: Callable[[bytes, str], object], spelling: bytes) -> object:
+    try:
+        return tuple(form(spelling, "here"))  # type: ignore[arg-type]
+    except Refused as refused:
+        return refused.message
+
+
+@given(maps() | lists())
+def test_fields_that_are_read_at_once_are_those_that_are_read_piece_by_piece(
+    spelling: bytes,
+) -> None:
+    assert outcome(_fields.any_form, spelling) == outcome(_fields._any_form, spelling)
+    assert outcome(_fields.items, spelling) == outcome(_fields._any_items, spelling)
