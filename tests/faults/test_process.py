@@ -243,6 +243,30 @@ async def test_an_answer_without_a_length_that_has_ended_is_whole(tmp_path: Path
         assert await gateway.ended() == 0
 
 
+SCRAPES = {
+    "idle": got("/metrics"),
+    "half asked for": b"GET /metr",
+    "not read": got("/metrics") * 200,
+    "half a body": b"POST /explain/sugarcrm HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_no_scrape_holds_a_drain(workers: int, tmp_path: Path) -> None:
+    async with (
+        asyncio.timeout(30),  # aiohttp by itself would wait for twice that
+        RawBackend(committing(Peer.gone)) as backend,
+        program(tmp_path, settings(backend, workers=workers)) as gateway,
+        AsyncExitStack() as operators,
+    ):
+        for said in SCRAPES.values():
+            operator = await operators.enter_async_context(raw(gateway.ops))
+            operator.send(said)
+        assert await metrics(gateway, "gateway_draining ") == 0  # by now the others are in hand
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended() == 0
+
+
 @pytest.mark.parametrize("kind", WORK)
 async def test_sighup_disturbs_nothing(kind: str, busy: Busy) -> None:
     async with busy(kind) as (gateway, client, work):
