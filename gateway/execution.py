@@ -296,13 +296,13 @@ class Run:
 
     def _launch(self, starts: list[int]) -> None:
         """Starts steps. One that ends at once lets others start: the list grows as it is read."""
-        steps, guard, context = self.plan.steps, self._guard, self._context
+        plan, guard, context = self.plan, self._guard, self._context
         for index in starts:
-            step = steps[index]
+            step = plan.steps[index]
             subrequest = step.subrequest
             if subrequest.refusal is not None:
                 starts += self._refuse(step, subrequest.refusal, None)
-            elif not subrequest.plain:
+            elif not (plan.free or subrequest.plain):
                 starts += self._expand(step)
             elif not subrequest.target:
                 starts += self._end(index, GROUP)

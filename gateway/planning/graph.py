@@ -30,7 +30,7 @@ class Plan(msgspec.Struct, frozen=True):
     delivery: tuple[int, ...]
     """Steps in the order in which results are written; a step's children come right after it."""
     free: bool = False
-    """No step waits for another."""
+    """No step waits for another, and each is one call with nothing left to fill in."""
 
 
 def plan(batch: Batch) -> Plan:
@@ -47,8 +47,8 @@ def plan(batch: Batch) -> Plan:
     return Plan(batch, steps, _delivery(steps))
 
 
-_method = attrgetter("method")
-_TIES = tuple(map(attrgetter, ("children", "name", "needs", "reads", "barrier")))
+_method, _target = attrgetter("method"), attrgetter("target")
+_TIES = tuple(map(attrgetter, ("children", "name", "needs", "reads", "barrier", "recipe", "body")))
 
 
 def _is_free(subrequests: tuple[Subrequest, ...]) -> bool:
@@ -56,7 +56,8 @@ def _is_free(subrequests: tuple[Subrequest, ...]) -> bool:
     for tie in _TIES:
         if any(map(tie, subrequests)):
             return False
-    return SAFE_METHODS.issuperset(map(_method, subrequests))
+    filled_in = {str}.issuperset(map(type, map(_target, subrequests)))
+    return filled_in and SAFE_METHODS.issuperset(map(_method, subrequests))
 
 
 Flat = tuple[Subrequest, int, int]
