@@ -141,6 +141,7 @@ def any_form(spelling: bytes, where: Where) -> Iterable[Header]:
 
 
 def _any_form(spelling: bytes, where: Where) -> Iterator[Header]:
+    _refuse_many(spelling, where)
     fields: dict[str, Raw] | list[Raw] = bodies.decode(spelling, _ANY_FIELDS, where)
     if isinstance(fields, dict):
         if len(fields) > headers.MOST_OWN:  # or each of them would be counted in the text

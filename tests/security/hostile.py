@@ -1,4 +1,5 @@
-"""Documents of a bulk call that are as much of one thing as may be read: 4 MiB."""
+"""Documents of a bulk call that are as much of one thing as may be read: 4 MiB, if not said
+otherwise."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def filled(size: int, before: bytes, unit: bytes, after: bytes) -> bytes:
 ENTRY = b'{"requests":[{"url":"/a","method":"POST",'
 NODE = b'{"integrated_account_id":"a","resources":[{"resource":"a",'
 LOOP = b'],"resources":[{"resource":"a","method":"get","id":"{{args.a.1}}","loop_on":"args.a"}]}'
-KEYS = b",".join(b'"%d":0' % number for number in range(400_000))
+KEY = len(b'"123456":0,')
 
 OF_ONE_UNIT = [
     ("/bulk", b'{"requests":[', b"{},", b"{}]}"),
@@ -57,8 +58,9 @@ OF_ONE_UNIT = [
 """A path, and what stands before, in and behind as many as there is room for."""
 
 
-def documents() -> Iterator[tuple[str, bytes]]:
-    yield "/bulk", b'{"requests":{' + KEYS + b"}}"
-    yield "/bulk", ENTRY + b'"headers":{' + KEYS + b"}}]}"
+def documents(size: int = SIZE) -> Iterator[tuple[str, bytes]]:
+    keys = b",".join(b'"%d":0' % number for number in range(size // KEY))
+    yield "/bulk", b'{"requests":{' + keys + b"}}"
+    yield "/bulk", ENTRY + b'"headers":{' + keys + b"}}]}"
     for path, before, unit, after in OF_ONE_UNIT:
-        yield path, filled(SIZE, before, unit, after)
+        yield path, filled(size, before, unit, after)

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.front import raw
-from tests.security.hostile import documents, filled
+from tests.security.hostile import SIZE, documents, filled
 from tests.security.siege import (
     AGENDIZE,
     FORMATS,
@@ -96,11 +96,13 @@ async def plain(peer: Peer) -> None:
 
 
 async def test_no_document_takes_more_than_its_share(tmp_path: Path) -> None:
-    """As much of one thing as may be read, whatever becomes of it."""
+    """As much of one thing as may be read, or a quarter of it, whatever becomes of it: at most 24
+    times its bytes."""
     async with RawBackend(plain) as backend, scales(tmp_path, backend) as gate:
-        for path, body in documents():
-            async with gate.weighed(f"{path} {body[:90]!r}"):
-                assert await gate.say(posted(path, body)) in (200, 400, 404, 413, 422)
+        for size in (SIZE // 4, SIZE):
+            for path, body in documents(size):
+                async with gate.weighed(f"{path} {body[:90]!r}", min(ROOM, 24 * size)):
+                    assert await gate.say(posted(path, body)) in (200, 400, 404, 413, 422)
 
 
 async def test_no_body_takes_more_than_what_may_be_read_of_it(tmp_path: Path) -> None:
