@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.bench.cases import CASES
 from tests.support.tables import Table
 
 HERE = Path(__file__).parent
@@ -35,3 +37,15 @@ def test_every_row_says_what_is_required(folder: str) -> None:
     for row in rows:
         assert len(row) == FOLDERS[folder], row
         assert all(row), row
+
+
+def test_what_measures_a_number_is_there() -> None:
+    text = (HERE / "faults/README.md").read_text().partition("<!-- numbers -->")[2]
+    rows = text.partition("<!-- /numbers -->")[0].strip().splitlines()[2:]
+    assert len(rows) > 15
+    for row in rows:
+        cases = re.findall(r'make bench ARGS="--only ([^"]+)"', row)
+        tests = re.findall(r"`([\w/]+\.py::\w+)`", row)
+        assert cases or tests or "make soak" in row, row
+        assert set(cases) <= CASES.keys()
+        assert all(TABLES["faults"].exists(test) for test in tests), row

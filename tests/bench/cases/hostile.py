@@ -1,4 +1,5 @@
-"""What everybody else feels of hostile documents, one at a time, and of a crowd of slow clients.
+"""What everybody else feels of hostile documents, one at a time, and of a crowd of slow clients
+with compressed bombs among them.
 
 Seen from outside, as in `scrape`: a small request passed through waits for the event loop as
 everything else does, and what it takes beyond its usual time is the stall.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,10 +19,12 @@ from tests.bench.rounds import checked
 from tests.bench.run import Run
 from tests.bench.stats import median, percentile
 from tests.bench.workload import Passed, Workload
-from tests.security.hostile import documents
+from tests.security.hostile import SIZE, documents
 
 DEFAULTS = {"subrequests": 100, "request_bytes": "4MiB"}
 """As it is delivered: other cases need more."""
+STALLS = {SIZE: 100.0, 2**20: 50.0}
+"""Bytes of a document -> milliseconds that others may be kept waiting."""
 SMALL = Workload(10)
 SLOW = 900
 READERS = 50
@@ -29,6 +33,8 @@ SECONDS = 2.0
 ROUNDS = 3
 SETTLING = 5.0
 """Seconds until those who keep others waiting have been noticed."""
+PAUSE = 0.05
+"""Seconds between two bombs."""
 DRIP = 1.0
 PORTIONS = 50
 """Seconds between two bytes of a slow client, and parts of them."""
@@ -38,7 +44,8 @@ JSON = [("Content-Type", "application/json")]
 async def run(run: Run) -> None:
     async with run.site.running([gateway(limits=DEFAULTS)]) as (mine,):
         await checked(mine, SMALL)
-        await _documents(run, mine)
+        for size, most in STALLS.items():
+            await _documents(run, mine, size, most)
     async with run.site.running([gateway(limits=DEFAULTS)]) as (mine,):
         await checked(mine, SMALL)
         await _crowd(run, mine)
@@ -47,19 +54,19 @@ async def run(run: Run) -> None:
 # --- documents -----------------------------------------------------------------------------------
 
 
-async def _documents(run: Run, mine: Running) -> None:
+async def _documents(run: Run, mine: Running, size: int, most: float) -> None:
     usual = median(await _passed(mine, SECONDS))
-    felt = [(*await _beside(mine, path, body, usual), path, body) for path, body in documents()]
+    felt = [(*await _beside(mine, path, body, usual), path, body) for path, body in documents(size)]
     stall, _, path, body = max(felt)
     run.verdict(
-        "what others feel of the worst hostile document of 4 MiB",
+        f"what others feel of the worst hostile document of {size >> 20} MiB",
         stall * 1e3,
         " ms",
-        most=100.0,
+        most=most,
         note=f"{len(felt)} documents; the worst: {path} {body[:60].decode(errors='replace')}...",
     )
     run.verdict(
-        "memory for the worst hostile document",
+        f"memory for the worst hostile document of {size >> 20} MiB",
         max(grown for _, grown, *_ in felt) / 2**20,
         " MiB",
         most=64.0,
@@ -88,12 +95,13 @@ async def _passed(mine: Running, seconds: float) -> list[float]:
 
 async def _crowd(run: Run, mine: Running) -> None:
     alone = [await _p99(mine) for _ in range(ROUNDS)]
-    async with _slow_clients(mine):
+    async with _slow_clients(mine), _bombs(mine):
         await asyncio.sleep(SETTLING)
         beside = [await _p99(mine) for _ in range(ROUNDS)]
     before, after = median(alone), median(beside)
     run.verdict(
-        f"small batches beside {SLOW} slow clients and {READERS} slow readers: p99 by p99 alone",
+        f"small batches beside {SLOW} slow clients, {READERS} slow readers and compressed bombs: "
+        "p99 by p99 alone",
         after / before,
         most=2.0,
         note=f"p99 {before * 1e3:.1f} ms alone, {after * 1e3:.1f} ms beside",
@@ -127,6 +135,26 @@ async def _slow_clients(mine: Running) -> AsyncIterator[None]:
         dripping.cancel()
         for writer in writers:
             writer.transport.abort()
+
+
+@asynccontextmanager
+async def _bombs(mine: Running) -> AsyncIterator[None]:
+    """Bulk calls that would be 128 MiB if anybody unpacked them, one after another."""
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join([*(packer.compress(b" " * 2**20) for _ in range(128)), packer.flush()])
+    fields = [*JSON, ("Content-Encoding", "gzip")]
+    wish = request("POST", "/bulk", mine.address, fields, bomb)
+
+    async def throw() -> None:
+        while True:
+            await once(mine.address, wish)
+            await asyncio.sleep(PAUSE)
+
+    throwing = asyncio.create_task(throw())
+    try:
+        yield
+    finally:
+        throwing.cancel()
 
 
 async def _drip(writers: list[asyncio.StreamWriter]) -> None:

@@ -29,7 +29,7 @@ async def run(run: Run) -> None:
     routes = [f"/rest/v11_3/module{number}/{{id}}" for number in range(ROUTES)]
     async with run.site.running([gateway(routes=routes)]) as (mine,):
         await _touch_routes(mine)
-        ops = _ops(mine)
+        ops = operators(mine)
         series = await _scrape(ops)
         quiet = await _probe(mine)
         stop = asyncio.Event()
@@ -58,7 +58,7 @@ async def _touch_routes(mine: Running) -> None:
     await once(mine.address, request("POST", speech.endpoint, mine.address, OUTER, body))
 
 
-def _ops(mine: Running) -> Address:
+def operators(mine: Running) -> Address:
     settings = json.loads((Path(mine.process.log).parent / "gateway.json").read_text())
     host, _, port = settings["ops"].rpartition(":")
     return host, int(port)
