@@ -348,7 +348,6 @@ class _Writing:
         self._over = True
         self._chunk = None
         self._run.abandon(outcome)
-        self._run.finished()
 
 
 def _too_large(most: int) -> Refused:

@@ -152,7 +152,10 @@ class Run:
         # Up. Calls beyond the width wait in the queue, first to be delivered first; further pages
         # are parked while memory is short.
         self._queue: list[tuple[int, int, int, Call]] = []
+        self._ranks: dict[int, int] = {}
+        """Of steps in the order of delivery, once something has to wait."""
         self._parked: list[Call] = []
+        self._known_behind: dict[int, set[int]] = {}
         self._evaluations: set[asyncio.Task[Reply]] = set()
         self._expansions: dict[int, expand.Expansion] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -283,13 +286,16 @@ class Run:
         return not self.plan.free and call.step in self._behind(awaited)
 
     def _behind(self, index: int) -> set[int]:
-        """A step and all that it waits for."""
+        """A step and all that it waits for. Asked again and again of the one that is awaited."""
+        if index in self._known_behind:
+            return self._known_behind[index]
         behind, stack = set[int](), [index]
         while stack:
             step = self.plan.steps[stack.pop()]
             if step.index not in behind:
                 behind.add(step.index)
                 stack += (*step.needs, *step.follows)
+        self._known_behind = {index: behind}
         return behind
 
     # --- starting --------------------------------------------------------------------------------
@@ -328,8 +334,8 @@ class Run:
             self._lane.submit(call)
         else:
             self._queued += 1
-            rank = self.plan.delivery.index(call.step)
-            heappush(self._queue, (rank, call.place, self._queued, call))
+            self._ranks = self._ranks or {s: r for r, s in enumerate(self.plan.delivery)}
+            heappush(self._queue, (self._ranks[call.step], call.place, self._queued, call))
 
     # --- steps of many calls ---------------------------------------------------------------------
 

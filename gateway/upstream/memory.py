@@ -62,7 +62,9 @@ class Memory:
 
     def leave(self, lane: Lane) -> None:
         """The lane is closed; whatever it still held goes with it."""
-        self.lanes.pop(lane, None)
+        if lane not in self.lanes:
+            return  # it left before, or is a stream, and holds nothing
+        del self.lanes[lane]
         lane.over_budget = False
         self.held -= lane.held
         lane.held = 0
