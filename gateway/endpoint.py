@@ -292,7 +292,7 @@ class _Writing:
             self._leave("cut" if self._outer.wire.dropped else "client_gone")
 
     def _write(self) -> None:
-        if self._over:
+        if self._over or self._outer.wire.dropped:
             return
         try:
             answer = self._answer = self._answer or self._begin()

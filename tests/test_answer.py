@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from gateway.answer import ClientAnswer, problem, settle
+from gateway.answer import ClientAnswer, problem, settle, wire
 from gateway.batch import Failure
 from tests.front import get, house, raw
 from tests.support.nginx import nginx
@@ -145,7 +145,9 @@ async def test_a_field_that_would_break_the_head_is_never_written(name: bytes) -
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-@pytest.mark.parametrize("mistake", ["left open", "raised", "cut", "ended early"])
+@pytest.mark.parametrize(
+    "mistake", ["left open", "raised", "cut", "cut before its end", "ended early"]
+)
 async def test_an_answer_that_cannot_be_finished_is_reset(version: str, mistake: str) -> None:
     go = asyncio.Event()
 
@@ -159,6 +161,9 @@ async def test_an_answer_that_cannot_be_finished_is_reset(version: str, mistake:
             return ClientAnswer(request, 500)
         if mistake == "cut":
             answer.cut()
+        if mistake == "cut before its end":
+            wire(request).cut()
+            answer.finish(b"lost")
         return answer
 
     async with house(handle) as gateway, raw(gateway.address) as client:

@@ -14,6 +14,7 @@ import pytest
 
 from gateway import endpoint
 from gateway.config.settings import Limits, Listener, Paths, Settings, Upstream
+from gateway.endpoint import _Writing
 from gateway.server import serving
 from gateway.server.worker import Gateway
 from tests.support.raw_backend import (
@@ -474,6 +475,23 @@ async def test_a_client_that_stops_reading_is_cut_and_the_batch_says_so(chunked:
             await asyncio.sleep(0.05)
         assert await gateway.metric("gateway_buffered_bytes") == 0
         writer.transport.abort()
+
+
+@either_way
+async def test_an_answer_whose_client_is_cut_before_its_end_is_written_is_no_whole_one(
+    chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = _Writing._write
+
+    def cut_and_write(self: _Writing) -> None:
+        self._outer.wire.cut()
+        write(self)
+
+    monkeypatch.setattr(_Writing, "_write", cut_and_write)
+    async with RawBackend(answering(ok())) as backend, house(backend) as gateway:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await gateway.post("/bulk", batch(2), chunked=chunked)
+        assert await gateway.metric('gateway_batches_total{dialect="sugarcrm",outcome="cut"}') == 1
 
 
 @either_way

@@ -273,15 +273,14 @@ class Client(Reading):
         await self._loop.create_future()
 
     def cut(self) -> None:
-        self.dropped = True
-        transport = self._socket
-        if transport is None:
-            return
         self.brittle(True)
-        transport.abort()
+        self.dropped = True
+        self._abort()
 
     def brittle(self, yes: bool) -> None:
-        raw = None if self._socket is None else self._socket.get_extra_info("socket")
+        if self._socket is None or self.dropped:  # it stays so until the event loop has closed it
+            return
+        raw = self._socket.get_extra_info("socket")
         if raw is not None:
             with suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if yes else _USUAL)
