@@ -27,8 +27,8 @@ SHARE = 0.05
 """Of the backend's requests that meet a fault."""
 GROWTH = 8 * 2**20
 """Bytes that a process may grow by between a quarter and the end of a long soak."""
-LONG = 60
-"""Seconds from which on a soak says something of memory."""
+LONG, LONGER = 60, 300
+"""Seconds from which on a soak says something of memory, and of its slope."""
 PATIENCE = 60.0
 
 Pace = Callable[[Ledger], Awaitable[None]]
@@ -67,7 +67,7 @@ class Report:
         if self.resident:
             top = max(self.resident) / 2**20
             yield f"resident memory: {top:.0f} MiB at most, grown by {self.growth / 2**20:.1f} MiB"
-        if len(self.resident) >= LONG:
+        if len(self.resident) >= LONGER:
             yield f"slope of resident memory: {self.slope / 2**20:.1f} MiB an hour"
         yield f"lost: {len(self.mistakes)}"
         yield from self.mistakes[:20]

@@ -34,7 +34,7 @@ def test_the_books_show_a_write_that_was_sent_twice_and_a_result_that_lies() -> 
 
 def test_a_long_soak_tells_by_how_much_memory_grows_in_an_hour() -> None:
     """What it takes in the beginning, while caches fill, is left out."""
-    resident = [n << 20 for n in range(30)] + [(30 << 20) + n * 1024 for n in range(90)]
+    resident = [n << 20 for n in range(99)] + [(99 << 20) + n * 1024 for n in range(300)]
     report = Report(Counter(), Counter(), [], resident)
     (told,) = [line for line in report.lines() if line.startswith("slope")]
     assert told == "slope of resident memory: 3.5 MiB an hour"
