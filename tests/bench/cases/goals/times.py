@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,17 @@ async def _until(address: str, said: bytes) -> float:
 
 async def _gone(run: Run) -> None:
     asked = (got("/a"), posted("/bulk", {"requests": READS}))
-    async with _behind(_asked) as (gateway, backend):
-        clients = [raw(gateway.address) for _ in range(2 * REPEATS)]
-        opened = [await client.__aenter__() for client in clients]
-        for number, client in enumerate(opened):
+    async with _behind(_asked) as (gateway, backend), AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(raw(gateway.address)) for _ in range(2 * REPEATS)
+        ]
+        for number, client in enumerate(clients):
             client.send(asked[number % 2])
         await backend.until(lambda: len(backend.requests) == 3 * REPEATS)
         asked_of = [peer for peer in backend.peers if peer.requests]
         left = time.perf_counter()
-        for number, client in enumerate(opened):
-            (client.close, client.writer.transport.abort)[number % 3 > 0]()
+        for number, client in enumerate(clients):
+            (client.close if number % 3 else client.writer.transport.abort)()
         await backend.until(lambda: all(peer.closed.is_set() for peer in asked_of))
         seconds = time.perf_counter() - left
     run.verdict("from clients' leaving to the end of the last connection to the backend",
