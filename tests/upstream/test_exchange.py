@@ -467,6 +467,19 @@ async def test_an_upload_that_nobody_reads_stands_still(pool_for: MakePool) -> N
         assert client.failure.error == "http_response_timeout"
 
 
+async def test_an_upload_has_the_time_of_a_stall_not_of_an_answer(pool_for: MakePool) -> None:
+    """Its client may be slow, and until all of it has come there is little to answer."""
+    async with (
+        RawBackend(answering(ok())) as backend,
+        pool_for(backend.url, response=0.0, stall=60.0) as pool,
+    ):
+        client = Client(pool, "PUT", upload=3)
+        await client.exchange.drain()
+        (connection,) = pool.connections
+        assert connection.deadline == connection.started + 60.0
+        client.exchange.abort()
+
+
 @pytest.mark.parametrize("kind", ["an event stream", "a tunnel"])
 async def test_silence_is_no_fault_of(pool_for: MakePool, kind: str) -> None:
     head = HEAD + b"Content-Type: text/event-stream; charset=utf-8\r\n\r\n"
@@ -546,6 +559,18 @@ async def test_a_stream_waits_a_second_for_its_turn(pool_for: MakePool) -> None:
         owner.lane.close()
 
 
+async def test_while_a_connection_is_being_made_a_stream_waits_for_that(
+    pool_for: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_for("http://crm.test", connections=1, connect=15.0) as pool:
+        monkeypatch.setattr(pool.origin, "connect", lambda make: asyncio.Event().wait())
+        client = Client(pool)
+        await until(lambda: pool.connecting)
+        for seconds in (15.0, 17.0):
+            pool._look_at_clocks(client.exchange.opened + seconds)
+            assert bool(client.failure) == (seconds == 17.0)
+
+
 async def test_streams_that_wait_are_bounded_in_number(pool_for: MakePool) -> None:
     async with (
         RawBackend(silent) as backend,
@@ -561,6 +586,7 @@ async def test_streams_that_wait_are_bounded_in_number(pool_for: MakePool) -> No
         await refused.over()
         assert refused.failure
         assert refused.failure.error == "connection_limit_reached"
+        assert not any(client.failure for client in waiting)  # nobody's time was up
         for client in waiting:
             client.exchange.abort()
         assert pool.waiting == 0
