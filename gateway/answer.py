@@ -264,7 +264,7 @@ def joined(lines: list[bytes]) -> bytes:
     lines += (b"", b"")
     head = b"\r\n".join(lines)
     ends = len(lines) - 1
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or 0 in head:
         raise ValueError("control byte in the head of an answer")
     return head
 

@@ -101,27 +101,14 @@ def _outdone(call: Call) -> Failure:
 class Run:
     """One batch on its way."""
 
-    answer: Answer | None = None
-    """An answer for the whole batch instead of results: the gate's."""
-
-    _in_flight = 0
-    _queued = 0
-    _overruns = 0
-    _struck: Failure | None = None
-    """Why no expression of this batch is worked out any more."""
-    _expanded = 0
-    _verdict: Verdict | None = None
-    _first: Call | None = None
-    """The call that was made first. If the batch is gated, its reply opens the gate."""
-
-    _due = False
-    _writing = False
-    _taken = inf
-    """When the writer took what it writes now."""
-    _gone = False
-    _settled = False
-    _writer: Callable[[], None] | None = None
-    _timer: asyncio.TimerHandle | None = None
+    # fmt: off
+    __slots__ = ("_began", "_context", "_delivery", "_dialect", "_due", "_evaluations",
+                 "_execution", "_expanded", "_expansions", "_first", "_gated", "_gone", "_guard",
+                 "_in_flight", "_known_behind", "_lane", "_outcomes", "_overruns", "_parked",
+                 "_queue", "_queued", "_ranks", "_recorder", "_schedule", "_settled", "_struck",
+                 "_taken", "_terms", "_timer", "_verdict", "_writer", "_writing", "answer",
+                 "deadline", "plan", "record")
+    # fmt: on
 
     def __init__(
         self,
@@ -151,19 +138,35 @@ class Run:
 
         # Up. Calls beyond the width wait in the queue, first to be delivered first; further pages
         # are parked while memory is short.
+        self._in_flight = 0
         self._queue: list[tuple[int, int, int, Call]] = []
+        self._queued = 0
         self._ranks: dict[int, int] = {}
         """Of steps in the order of delivery, once something has to wait."""
         self._parked: list[Call] = []
         self._known_behind: dict[int, set[int]] = {}
         self._evaluations: set[asyncio.Task[Reply]] = set()
+        self._overruns = 0
+        self._struck: Failure | None = None
+        """Why no expression of this batch is worked out any more."""
         self._expansions: dict[int, expand.Expansion] = {}
+        self._expanded = 0
         self._outcomes: dict[int, Outcome] = {}
+        self._verdict: Verdict | None = None
+        self._first: Call | None = None
+        """The call that was made first. If the batch is gated, its reply opens the gate."""
         self._gated = plan.batch.gated if terms.gate is None else terms.gate
+        self.answer: Answer | None = None
+        """An answer for the whole batch instead of results: the gate's."""
 
         # Down: what is rendered waits for the writer.
         bug = partial(self._recorder.bug, "render", record)  # no method: nothing leads back here
         self._delivery = Delivery(plan, dialect.renderer(plan.batch), bug)
+        self._due = self._writing = self._gone = self._settled = False
+        self._taken = inf
+        """When the writer took what it writes now."""
+        self._writer: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     # --- the writer's side -----------------------------------------------------------------------
 

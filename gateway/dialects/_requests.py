@@ -59,7 +59,7 @@ def seen(body: bytes, entries: Sequence[msgspec.Struct]) -> dict[str, int]:
     """
     found = {"requests": 1}
     for name, quoted, get, absent in _members(type(entries[0])) if entries else ():
-        if quoted in body:
+        if body.find(quoted) >= 0:  # `in` makes an exception, and costs three times that
             values = list(map(get, entries))
             found[name] = found.get(name, 0) + len(values) - values.count(absent)
     return found

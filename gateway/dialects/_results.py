@@ -42,7 +42,7 @@ def string(value: bytes) -> bytes:
 
 class Memo(dict[K, bytes], Generic[K]):
     """What was rendered before, short things only. Starts over when full: what repeats is soon
-    back."""
+    back. To be asked by its `__getitem__`: a subscript costs several times that."""
 
     __slots__ = ("_render",)
 

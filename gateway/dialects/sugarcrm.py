@@ -390,7 +390,7 @@ class Entries:
             return b""
         self._separator = b","
         bracket = b"}" if step.subrequest.note else b"]"
-        return bracket + b',"headers":[]' + _ends[200, b"OK"]
+        return bracket + b',"headers":[]' + _end((200, b"OK"))
 
     def whole(self, step: Step, reply: Reply) -> bytes:
         key, lead = step.subrequest.key, self._separator
@@ -422,14 +422,14 @@ def _entry(lead: bytes, reply: Reply) -> bytes:
     else:
         shown = b",".join(filter(None, map(_field, fields)))
     begin, end = (b',"headers":{', b"}") if shown else (b',"headers":[]', b"")
-    status = _ends[reply.status, reply.reason]
+    status = _end((reply.status, reply.reason))
     return b"".join((lead, b'{"contents":', contents, begin, shown, end, status))
 
 
 def _ours(failure: Failure) -> bytes:
     contents = _error(failure.label or _label(failure.code), failure.words)
     shown = _joined((*_OF_ERRORS, *_results.gateway_fields(failure)))
-    return b'{"contents":%b,"headers":{%b}%b' % (contents, shown, _ends[failure.code, b""])
+    return b'{"contents":%b,"headers":{%b}%b' % (contents, shown, _end((failure.code, b"")))
 
 
 _JSON = (b"Content-Type", b"application/json")
@@ -448,7 +448,7 @@ def _joined(fields: RawHeaders) -> bytes:
     """Fields of one name as one, in whatever case they came (RFC 9110 5.3)."""
     values: dict[bytes, bytes] = {}
     for name, value in fields:
-        key = _keys[name]
+        key = _key(name)
         values[key] = values[key] + b", " + value if key in values else value
     return b",".join(key + _results.string(value) for key, value in values.items() if key)
 
@@ -457,7 +457,7 @@ _DROPPED = _results.NOT_IN_ENTRIES | {b"set-cookie"}
 _SPECIAL = {b"etag": b"ETag", b"www-authenticate": b"WWW-Authenticate"}
 
 
-def _key(name: bytes) -> bytes:
+def _render_key(name: bytes) -> bytes:
     """A name as clients look it up, by case (D-S8), and a colon; empty for what is dropped."""
     lower = name.lower()
     if lower in _DROPPED:
@@ -466,16 +466,16 @@ def _key(name: bytes) -> bytes:
     return _results.string(_SPECIAL.get(lower) or b"-".join(words)) + b":"
 
 
-def _pair(pair: tuple[bytes, bytes]) -> bytes:
-    key = _keys[pair[0]]
+def _render_field(pair: tuple[bytes, bytes]) -> bytes:
+    key = _key(pair[0])
     return key + _results.string(pair[1]) if key else b""
 
 
-def _end(status: tuple[int, bytes]) -> bytes:
+def _render_end(status: tuple[int, bytes]) -> bytes:
     text = _results.encode(_results.phrase(*status))
     return b',"status":%d,"status_text":%b}' % (status[0], text)
 
 
-_keys = _results.Memo(_key)
-_field = _results.Memo(_pair).__getitem__
-_ends = _results.Memo(_end)
+_key = _results.Memo(_render_key).__getitem__
+_field = _results.Memo(_render_field).__getitem__
+_end = _results.Memo(_render_end).__getitem__

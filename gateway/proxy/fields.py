@@ -39,11 +39,11 @@ class Upward:
         self._manners = manners
         self._overrides = overrides
         self._beginnings = {
-            (trusted, traced): _Known(partial(self._beginning, trusted, traced))
+            (trusted, traced): _Known(partial(self._beginning, trusted, traced)).__getitem__
             for trusted in (False, True)
             for traced in (False, True)
         }
-        self._heard = _Known(_is_heard)
+        self._heard = _Known(_is_heard).__getitem__
         self._usual = lru_cache(KNOWN)(self._managed)
 
     def fields(
@@ -57,11 +57,11 @@ class Upward:
             outer = headers.text(request.raw_headers)
             fields = self._forward(outer, written, trusted, upgrade, hops)
             return encode(fields if trace is None else headers.untraced(fields))
-        beginnings = self._beginnings[trusted, trace is not None]
+        beginning_of = self._beginnings[trusted, trace is not None]
         kept = [
             beginning + value
             for name, value in request.raw_headers
-            if (beginning := beginnings[name])
+            if (beginning := beginning_of(name))
         ]
         return checked([host, *kept, *ours])
 
@@ -84,7 +84,7 @@ class Upward:
             host = _authority(to) or host
         version = "1.1" if request.version >= (1, 1) else "1.0"
         if trusted or "Via" in request.headers:
-            said = tuple([field for field in request.raw_headers if self._heard[field[0]]])
+            said = tuple([field for field in request.raw_headers if self._heard(field[0])])
             peer, secure = request.remote, request.secure
             return self._managed(host, peer, secure, version, headers.text(said), trusted)
         managed = self._usual if len(host) <= LONGEST_NAME else self._managed
@@ -137,11 +137,11 @@ class Downward:
     def __init__(self, name: str) -> None:
         self._via = f"1.1 {name}".encode("latin-1")
         self._added = ((b"Via", self._via),)
-        self._layouts = _Known(_layout, LAYOUTS)
+        self._layout = _Known(_layout, LAYOUTS).__getitem__
 
     def fields(self, raw: RawHeaders) -> tuple[RawHeaders, bool]:
         """The fields, and whether a Content-Length is among them."""
-        layout = self._layouts[tuple(map(_name, raw))]
+        layout = self._layout(tuple(map(_name, raw)))
         for place in layout.connections:
             if raw[place][1].lower() not in _NAMING_NOBODY:
                 return headers.forward_response(raw, via=self._via), layout.declares
@@ -177,7 +177,8 @@ _name = itemgetter(0)
 
 
 class _Known(dict[_Named, _Fate]):
-    """What is known of names, all of it forgotten when it is too much."""
+    """What is known of names, all of it forgotten when it is too much. To be asked by its
+    `__getitem__`: a subscript costs several times that."""
 
     def __init__(self, decide: Callable[[_Named], _Fate], most: int = KNOWN) -> None:
         super().__init__()
