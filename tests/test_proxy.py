@@ -82,7 +82,8 @@ async def passing(
 ) -> AsyncIterator[Passing]:
     """The server with the proxy in it, and a backend with these scripts behind it."""
     async with RawBackend(*scripts or (answering(ok()),)) as backend:
-        pool = Pool(Upstream(url=url or backend.url, **(upstream or {})), Limits())
+        changed = {"timeouts": Timeouts(idle=60.0), **(upstream or {})}  # idleness hides nothing
+        pool = Pool(Upstream(url=url or backend.url, **changed), Limits())
         manners = Manners(NAME, "preserve", "backend", policy, TrustedProxies(trusted))
         records = Records()
         admission = Admission(Shed(), lag=lambda: 0.0, in_hand=lambda: False)

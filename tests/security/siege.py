@@ -15,7 +15,7 @@ from typing import Any
 
 import httptools
 
-from gateway.config.settings import Listener, Log, Settings, Upstream
+from gateway.config.settings import Listener, Log, Settings, Timeouts, Upstream
 from gateway.server import serving
 from gateway.server.worker import Gateway
 from tests.front import raw
@@ -131,7 +131,8 @@ async def siege(backend: RawBackend | str, **sections: Any) -> AsyncIterator[Sie
     """The gateway in this process; `sections` are settings."""
     url = backend if isinstance(backend, str) else backend.url
     sections.setdefault("log", Log(level="error"))
-    sections.setdefault("upstream", Upstream(url=url))
+    patient = Timeouts(idle=60.0)  # what is not to be kept must not pass for merely idle
+    sections.setdefault("upstream", Upstream(url=url, timeouts=patient))
     sections.setdefault("listen", (LOOPBACK,))
     settings = dataclasses.replace(Settings(), ops=LOOPBACK, **sections)
     async with serving(settings) as gateway:

@@ -103,13 +103,14 @@ def pool_for() -> MakePool:
 
 
 def configured(url: str, **settings: Any) -> tuple[Upstream, Limits]:
-    """Settings with some changed, wherever they stand."""
+    """Settings with some changed, wherever they stand. An idle connection stays, so that one that
+    is not to be kept cannot pass for one."""
 
     def taken(default: Any) -> Any:
         known = {name: settings.pop(name) for name in default.__slots__ if name in settings}
         return replace(default, **known)
 
-    timeouts, retry, limits = taken(Timeouts()), taken(Retry()), taken(Limits())
+    timeouts, retry, limits = taken(Timeouts(idle=60.0)), taken(Retry()), taken(Limits())
     tls = taken(UpstreamTls())
     upstream = Upstream(url=url, timeouts=timeouts, retry=retry, tls=tls)
     upstream = taken(upstream)
