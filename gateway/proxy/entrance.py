@@ -55,7 +55,7 @@ class Proxy:
         be told before this returns. False: this one needs `answer`."""
         if "Upgrade" in request.headers or "Transfer-Encoding" in request.headers:
             return False
-        passage = self._pass(request, done)
+        passage = self._pass(request, done, plain=True)
         if passage is not None:
             passage.wire.on_gone = passage.abandon
         return True
@@ -63,11 +63,12 @@ class Proxy:
     async def answer(self, request: web.BaseRequest) -> ClientAnswer:
         """The same for any request. Cancelled, it ends the backend's part too."""
         end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
-        passage = self._pass(request, partial(settle, end))
+        passage = self._pass(request, partial(settle, end), plain=False)
         return end.result() if passage is None else await passage.attended(end)
 
-    def _pass(self, request: web.BaseRequest, done: Done) -> Passage | None:
-        """Lets a request in, or has told `done` why not."""
+    def _pass(self, request: web.BaseRequest, done: Done, *, plain: bool) -> Passage | None:
+        """Lets a request in, or has told `done` why not. `plain`: it is known to offer no other
+        protocol and to be in no chunks."""
         method, given = request.method, request.raw_path
         record = PassRecord(
             id=self._id(request),
@@ -88,7 +89,7 @@ class Proxy:
             answer = ClientAnswer(request, 200, (ALLOW, date())).finish()
             self._ended(answer, record, done)
             return None
-        return self._passage(request, record, to, hops, done)
+        return self._passage(request, record, to, hops, done, plain)
 
     def _ended(self, answer: ClientAnswer, record: PassRecord, done: Done) -> None:
         self._recorder.passthrough(record)
@@ -122,14 +123,15 @@ class Proxy:
         to: str,
         hops: int | None,
         done: Done,
+        plain: bool,
     ) -> Passage:
-        upgrade = "Upgrade" in request.headers and _may_switch(request)
+        upgrade = not plain and "Upgrade" in request.headers and _may_switch(request)
         fields = self._up.fields(request, record.trace, upgrade, hops)
         call = Call(request.method, to, ())
         if record.trace is not None:
             call.extra = (("traceparent", record.trace.header()),)
         content, upload = request.content, None
-        if "Transfer-Encoding" in request.headers:
+        if not plain and "Transfer-Encoding" in request.headers:
             upload = CHUNKED  # even if all of it is there by chance
         elif not content.is_eof():
             upload = request.content_length
