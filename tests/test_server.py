@@ -607,6 +607,21 @@ async def test_a_drain_finishes_what_was_accepted_and_takes_nothing_new() -> Non
         assert await drain
 
 
+async def test_a_drain_waits_for_a_client_to_take_the_last_of_its_answer() -> None:
+    large = bytes(16 * 2**20)
+
+    async def handle(request: web.BaseRequest) -> ClientAnswer:
+        return ClientAnswer(request, 200).finish(large)
+
+    async with house(handle) as gateway, raw(gateway.address) as client:
+        client.send(get("/", "Connection: close"))
+        await eventually(lambda: gateway.worker.clients.behind)
+        assert not await gateway.worker.drain(0, 0), "it would be cut"
+        drain = asyncio.create_task(gateway.worker.drain(0, 3600))
+        assert (await client.rest()).endswith(large)
+        assert await drain
+
+
 async def test_a_drain_that_takes_all_its_time_is_clean_when_nothing_is_in_hand() -> None:
     async with house(plain) as gateway:
         assert await gateway.worker.drain(3600, 0)

@@ -303,6 +303,11 @@ class Client(Reading):
         """The client's address."""
         return self.remote or "unix"
 
+    @property
+    def behind(self) -> bool:
+        """It has been answered, and has not taken all of that."""
+        return bool(self._unsent) and not (self._busy or self._lingering)
+
     def part(self) -> None:
         if self._busy:
             self.cut()
@@ -392,10 +397,14 @@ class Client(Reading):
         elif self._waiter is not None and not self._busy and not self._kept:
             self._sweep_head(now, deadlines)
 
+    @property
+    def _unsent(self) -> int:
+        """Bytes that were written and that the kernel has not taken."""
+        return 0 if self._socket is None else self._socket.get_write_buffer_size()
+
     def _stuck(self, now: float) -> float:
         """Seconds since the client last took a byte that was there for it."""
-        transport = self._socket
-        waiting = transport.get_write_buffer_size() if transport is not None else 0
+        waiting = self._unsent
         flushed = self._written - waiting
         if not waiting or flushed != self._flushed:
             self._flushed = flushed

@@ -107,6 +107,11 @@ class Clients(web.Server):
         self.refusals[failure.details] += 1
         self.house.malformed(failure.code, failure.details, client.peer)
 
+    @property
+    def behind(self) -> bool:
+        """Some client has not taken all of what it was answered."""
+        return any(client.behind for client in self.open)
+
     async def part(self, seconds: float) -> None:
         """Closes every connection, by a cut where a request is in hand, else when flushed."""
         clients = list(self.open)

@@ -5,7 +5,8 @@ The drain, as Kubernetes needs it (DESIGN part 4). All of it lies within `drain.
 1. Readiness falls at once. Until `drain.delay` is over balancers may still send requests: they are
    served, each answer the last of its connection.
 2. The listeners close. Connections that are still open get 503 for what they ask.
-3. When nothing is in hand, idle connections, event streams and tunnels are closed: a clean end.
+3. When nothing is in hand, and clients have taken what they were answered, idle connections, event
+   streams and tunnels are closed: a clean end.
 4. At the end of the time, or at a second signal, whatever is left is cut: a forced one.
 """
 
@@ -22,7 +23,7 @@ from aiohttp import web
 
 from gateway.config.settings import Settings
 from gateway.server import process
-from gateway.server.clients import Clients, House
+from gateway.server.clients import TICK, Clients, House
 from gateway.server.listeners import Certificates, Door, bind, discard, listen
 from gateway.server.operations import serve_operators
 
@@ -126,6 +127,8 @@ class Worker:
                 self._shut()
                 await self.clients.quiet.wait()
                 await self.app.idle.wait()
+                while self.clients.behind:  # noqa: ASYNC110  # transports do not tell when
+                    await asyncio.sleep(TICK)
         except TimeoutError:
             return self._nothing_in_hand and not self._hurried
         finally:
@@ -134,7 +137,8 @@ class Worker:
 
     @property
     def _nothing_in_hand(self) -> bool:
-        return self.clients.quiet.is_set() and self.app.idle.is_set()
+        clients = self.clients
+        return clients.quiet.is_set() and self.app.idle.is_set() and not clients.behind
 
     def signalled(self) -> None:
         """SIGTERM or SIGINT: the end, or, if one came before, the end at once. A drain that was
