@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from gateway.app import App
-from gateway.config.settings import Listener, Log, Settings, Upstream
+from gateway.config.settings import Listener, Log, Settings, Timeouts, Upstream
 from gateway.server import serving
 from gateway.server.worker import Gateway
 from tests.front import Raw, eventually, raw
@@ -215,7 +215,8 @@ class Stage:
 @asynccontextmanager
 async def staged(url: str, **sections: Any) -> AsyncIterator[Stage]:
     """The gateway in front of `url`; `upstream` holds more settings of that section."""
-    upstream = Upstream(url=url, **sections.pop("upstream", {}))
+    patient = {"timeouts": Timeouts(idle=60.0)}  # nothing is right because it was idle for long
+    upstream = Upstream(url=url, **{**patient, **sections.pop("upstream", {})})
     settings = dataclasses.replace(
         Settings(),
         listen=(LOOPBACK,),
