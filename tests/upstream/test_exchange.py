@@ -593,6 +593,25 @@ async def test_streams_that_wait_are_bounded_in_number(pool_for: MakePool) -> No
         owner.lane.close()
 
 
+async def test_a_connection_that_made_room_for_another_ends_with_its_call(
+    pool_for: MakePool,
+) -> None:
+    """Else there would be one too many for as long as it lives."""
+    async with (
+        RawBackend(answering(ok())) as backend,
+        pool_for(backend.url, connections=1) as pool,
+    ):
+        slow = Client(pool, "PUT", upload=3)
+        await slow.exchange.drain()
+        other = Client(pool)
+        pool._look_at_clocks(slow.exchange.opened + 0.5)
+        await other.over()
+        assert (pool.extra, len(pool.connections)) == (1, 2)
+        await upload(slow, b"abc")
+        await slow.over()
+        assert (pool.extra, len(pool.connections)) == (0, 1)
+
+
 # --- clients that leave --------------------------------------------------------------------------
 
 
