@@ -546,14 +546,10 @@ class Run:
         self._wake()
 
     def _wake(self) -> None:
-        if self._due and self._writer is not None and self._open:
+        """Has the writer called, unless the gate still holds the answer's head back."""
+        if self._due and self._writer is not None and (not self._gated or self._delivery.done):
             self._execution.loop.call_soon(self._writer)
             self._writer = None
-
-    @property
-    def _open(self) -> bool:
-        """The gate no longer holds the answer's head back."""
-        return not self._gated or self._delivery.done
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

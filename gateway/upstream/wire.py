@@ -8,6 +8,8 @@ ours, so it is a plain `ValueError`.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from gateway.batch import Call, Headers
@@ -19,12 +21,9 @@ UNSAID: Final = -2
 """As the length of a body: there is none, and whoever asks has said nothing of it. Of a call of our
 own, whose length is None, we do say so where that matters."""
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_METHOD = re.compile(_TOKEN)
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(r"[!-~\x80-\xff]+")
-_FIELDS = re.compile(
-    rf"(?:(?!(?i:content-length|transfer-encoding):){_TOKEN}: [\t -~\x80-\xff]*\r\n)*"
-)
+_WRITTEN_HERE = frozenset({"content-length", "transfer-encoding"})
 _IN_LINES = bytes([9, *range(32, 127), *range(128, 256)])
 """What a value is made of."""
 _USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -33,11 +32,25 @@ _MEANT_TO_HAVE_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 def encode(headers: Headers) -> str:
     """The fields as they stand in a head. Made once per batch for what its calls have in common."""
-    text = "\r\n".join([*map(": ".join, headers), ""])
-    # The pattern alone would take a value that holds a whole second line for two good fields.
-    if text.count("\n") != len(headers) or not _FIELDS.fullmatch(text):
+    if not (_are_values("".join(map(_value, headers))) and all(map(_is_name, map(_name, headers)))):
         raise ValueError("a header field that must not be sent")
-    return text
+    return "\r\n".join([*map(": ".join, headers), ""])
+
+
+_name, _value = itemgetter(0), itemgetter(1)
+
+
+@lru_cache(256)
+def _is_name(name: str) -> bool:
+    """Of a field that may stand there, and is not one of framing."""
+    return _TOKEN.fullmatch(name) is not None and name.lower() not in _WRITTEN_HERE
+
+
+def _are_values(text: str) -> bool:
+    try:
+        return not text.encode("latin-1").translate(None, _IN_LINES)
+    except UnicodeEncodeError:
+        return False
 
 
 def checked(lines: list[bytes]) -> str:
@@ -56,7 +69,7 @@ def head(call: Call, common: str, length: int | None) -> bytes:
     words = f"{target}{request_id}"
     if not (target and words.isascii() and words.isprintable() and " " not in words):
         _check(target, request_id)
-    if method not in _USUAL and not _METHOD.fullmatch(method):
+    if method not in _USUAL and not _TOKEN.fullmatch(method):
         raise ValueError("a method that must not be sent")
     # Most calls are reads, and the call to say nothing would be one per subrequest.
     own = "" if length is None and method == "GET" else framing(method, length)
