@@ -172,6 +172,7 @@ class Scene:
         seconds: float = 60.0,
         grace: float = 10.0,
         flush: float = 0.0,
+        flush_bytes: int = 1 << 20,
         refuse: frozenset[str] = frozenset(),
         drain: float | None = None,
     ) -> None:
@@ -190,7 +191,7 @@ class Scene:
             plan(batch),
             dialect or Digits(),  # type: ignore[arg-type]
             expand.Context(batch_id="b", headers=(), rules=HeaderRules()),
-            Terms(width, flush, 1 << 20, seconds, grace),
+            Terms(width, flush, flush_bytes, seconds, grace),
             lambda method, target: denied if target in refuse else None,
             BatchRecord(id="b", dialect="digits"),
         )
@@ -248,6 +249,17 @@ async def test_the_writer_is_woken_by_the_flush_timer_while_results_are_missing(
     await scene.due()
     assert scene.text() == "<0:200 "
     assert not scene.run.complete
+
+
+async def test_enough_bytes_wake_the_writer_before_the_timer_does() -> None:
+    scene = Scene(*letters("rrr"), flush=3600, flush_bytes=len(b"0:200 1:200 "))
+    due = asyncio.ensure_future(scene.due())
+    scene.answer(0)
+    await asyncio.sleep(0)
+    assert not due.done()
+    scene.answer(1)
+    await due
+    assert scene.text() == "<0:200 1:200 "
 
 
 async def test_the_last_result_wakes_the_writer_at_once() -> None:

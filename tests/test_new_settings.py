@@ -83,7 +83,8 @@ def named(name: str) -> Script:
 
 
 def upstream(backend: RawBackend, **more: Any) -> dict[str, Any]:
-    return {"url": backend.url, **more}
+    """Idleness closes no connection here: new settings do."""
+    return {"url": backend.url, "timeouts": {"idle": "60s"}, **more}
 
 
 # --- what is taken over --------------------------------------------------------------------------
