@@ -258,7 +258,7 @@ async def test_enough_bytes_wake_the_writer_before_the_timer_does() -> None:
     await asyncio.sleep(0)
     assert not due.done()
     scene.answer(1)
-    await due
+    await asyncio.wait_for(due, 10)
     assert scene.text() == "<0:200 1:200 "
 
 

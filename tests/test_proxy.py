@@ -670,6 +670,26 @@ async def test_a_body_that_stops_is_408_and_never_reaches_the_backend_as_a_whole
         assert place.backend.requests == []
 
 
+async def test_a_client_whose_body_the_backend_does_not_take_is_not_told_to_hurry() -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await go.wait()
+        await peer.read(32 * MIB)
+        await peer.send(ok())
+        await peer.gone()
+
+    async with passing(script) as place, client_of(place) as client:
+        client.send(get("/", f"Content-Length: {32 * MIB}", method="POST") + bytes(32 * MIB))
+        clients = place.gateway.worker.clients
+        await eventually(lambda: any(door._reading_paused for door in clients.open))
+        (door,) = clients.open
+        door.sweep(asyncio.get_running_loop().time() + 60.0, clients.deadlines)
+        go.set()
+        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+
+
 # --- rules ---------------------------------------------------------------------------------------
 
 
