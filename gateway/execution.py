@@ -104,10 +104,10 @@ class Run:
     # fmt: off
     __slots__ = ("_began", "_context", "_delivery", "_dialect", "_due", "_evaluations",
                  "_execution", "_expanded", "_expansions", "_first", "_gated", "_gone", "_guard",
-                 "_in_flight", "_known_behind", "_lane", "_outcomes", "_overruns", "_parked",
-                 "_queue", "_queued", "_ranks", "_recorder", "_schedule", "_settled", "_struck",
-                 "_taken", "_terms", "_timer", "_verdict", "_writer", "_writing", "answer",
-                 "deadline", "plan", "record")
+                 "_in_flight", "_known_behind", "_lane", "_mistake", "_outcomes", "_overruns",
+                 "_parked", "_queue", "_queued", "_ranks", "_recorder", "_schedule", "_settled",
+                 "_struck", "_taken", "_terms", "_timer", "_verdict", "_writer", "_writing",
+                 "answer", "deadline", "plan", "record")
     # fmt: on
 
     def __init__(
@@ -165,6 +165,8 @@ class Run:
         self._due = self._writing = self._gone = self._settled = False
         self._taken = inf
         """When the writer took what it writes now."""
+        self._mistake: Exception | None = None
+        """A bug of ours, of which the writer has yet to hear."""
         self._writer: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -177,7 +179,10 @@ class Run:
         self._wake()
 
     def take(self) -> Chunk:
-        """Everything that is ready. Tell `written` when the client has it."""
+        """Everything that is ready. Tell `written` when the client has it. Raises what went wrong:
+        nothing of the answer is to be believed from there on."""
+        if self._mistake is not None:
+            raise self._mistake
         self._due = self._delivery.done
         self._cancel_timer()
         self._writing = True
@@ -213,7 +218,10 @@ class Run:
         self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
         self._cancel_timer()
         self._release(self._delivery.drop())
-        self._stop(_unattended_unless_written)
+        try:
+            self._stop(_unattended_unless_written)
+        except Exception as mistake:
+            self._break(mistake)
         self._settle()
 
     def bug(self) -> None:
@@ -238,40 +246,50 @@ class Run:
         return now - self._taken
 
     def tick(self, now: float) -> None:
-        if now >= self.deadline:
-            drained = self.deadline >= self._execution.drained_by
-            self.deadline = inf
-            self.record.outcome = self.record.outcome or "deadline"
+        if now < self.deadline:
+            return
+        drained = self.deadline >= self._execution.drained_by
+        self.deadline = inf
+        self.record.outcome = self.record.outcome or "deadline"
+        try:
             self._stop(_drained if drained else _unattended if self._gone else _expired)
-            self._settle()
+        except Exception as mistake:
+            self._break(mistake)
+        self._settle()
 
     # --- the pool's side (upstream.Taker) --------------------------------------------------------
 
     def start(self) -> None:
-        self._launch(self._schedule.begin())
-        # With one call of each step under way there is nothing to deliver yet.
-        if self._expansions or not 0 < self._in_flight == len(self.plan.steps):
-            self._deliver()
+        try:
+            self._launch(self._schedule.begin())
+            # With one call of each step under way there is nothing to deliver yet.
+            if self._expansions or not 0 < self._in_flight == len(self.plan.steps):
+                self._deliver()
+        except Exception as mistake:
+            self._break(mistake)
 
     def replied(self, call: Call, reply: Reply) -> None:
         index, delivery = call.step, self._delivery
         self._in_flight -= 1
-        if self._gated and call is self._first:
-            self._open_gate(reply)
-        self._recorder.subrequest(self.record, self.plan.steps[index], reply)
-        if self._queue and self._in_flight < self._terms.width:
-            self._offer(heappop(self._queue)[-1])
-        if self._expansions and index in self._expansions:
-            self._take_in(call, reply)
-        else:
-            if self._gone:
-                self._release(reply.held)
+        try:
+            if self._gated and call is self._first:
+                self._open_gate(reply)
+            self._recorder.subrequest(self.record, self.plan.steps[index], reply)
+            if self._queue and self._in_flight < self._terms.width:
+                self._offer(heappop(self._queue)[-1])
+            if self._expansions and index in self._expansions:
+                self._take_in(call, reply)
             else:
-                delivery.replies[index] = reply
-            if starts := self._finish(index, reply.status >= 400):
-                self._launch(starts)
-        if self._expansions or delivery.replies[delivery.awaits] is not None:
-            self._deliver()
+                if self._gone:
+                    self._release(reply.held)
+                else:
+                    delivery.replies[index] = reply
+                if starts := self._finish(index, reply.status >= 400):
+                    self._launch(starts)
+            if self._expansions or delivery.replies[delivery.awaits] is not None:
+                self._deliver()
+        except Exception as mistake:
+            self._break(mistake)
         if self._gone:
             self._settle()
 
@@ -397,8 +415,11 @@ class Run:
         else:
             reply = task.result()
             self._watch(reply)
-        self._take_in(work, reply)
-        self._deliver()
+        try:
+            self._take_in(work, reply)
+            self._deliver()
+        except Exception as mistake:
+            self._break(mistake)
         self._settle()
 
     def _watch(self, reply: Reply) -> None:
@@ -550,6 +571,16 @@ class Run:
         if self._due and self._writer is not None and (not self._gated or self._delivery.done):
             self._execution.loop.call_soon(self._writer)
             self._writer = None
+
+    def _break(self, mistake: Exception) -> None:
+        """A bug of ours, told within its `except`: what is missing now would be missing from an
+        answer that seems whole."""
+        if self._gone:
+            self.bug()
+            return
+        self._mistake = mistake
+        self._gated = False
+        self._flush()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

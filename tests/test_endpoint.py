@@ -498,9 +498,6 @@ async def test_an_answer_whose_client_is_cut_before_its_end_is_written_is_no_who
 async def test_a_bug_while_the_answer_is_written_is_a_500_and_nothing_is_left(
     chunked: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def stumble(*_: object) -> None:
-        raise ZeroDivisionError
-
     async with RawBackend(answering(ok(b"{}"))) as backend, house(backend) as gateway:
         with monkeypatch.context() as broken:
             broken.setattr("gateway.endpoint._timing", stumble)
@@ -513,6 +510,58 @@ async def test_a_bug_while_the_answer_is_written_is_a_500_and_nothing_is_left(
         assert await gateway.metric("gateway_buffered_bytes") == 0
         assert await gateway.metric('gateway_batches_total{dialect="sugarcrm",outcome="cut"}') == 1
     assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+USERS = {"resource": "users", "method": "list", "persist": True}
+TRUTO = ("/batch-request", {"integrated_account_id": "A", "resources": [USERS]})
+BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "gateway.dialects.sugarcrm.Entries.tail": ("/bulk", {"requests": [{"url": "/a"}]}),
+    "gateway.dialects.truto.writing.Maps.open": TRUTO,
+    "gateway.dialects.truto.writing.Maps.part": TRUTO,
+    "gateway.dialects.truto.writing.Maps.close": TRUTO,
+}
+
+
+def stumble(*_: object) -> bytes:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("place", BROKEN)
+async def test_a_bug_that_spoils_more_than_one_result_is_a_500_and_nothing_is_left(
+    place: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, body = BROKEN[place]
+    page = ok(b'{"result": [{"id": 1}]}')
+    async with RawBackend(answering(page)) as backend, house(backend) as gateway:
+        with monkeypatch.context() as broken:
+            broken.setattr(place, stumble)
+            async with gateway.post(path, body) as answer:
+                assert answer.status == 500
+        assert await gateway.metric("gateway_batches_in_flight") == 0
+        assert await gateway.metric("gateway_buffered_bytes") == 0
+        async with gateway.post(path, body) as answer:
+            assert answer.status == 200
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+async def test_such_a_bug_after_the_first_result_cuts_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = asyncio.Event()
+
+    async def second_waits(peer: Peer) -> None:
+        while "1" not in (await peer.request()).target:
+            await peer.send(ok())
+        await gate.wait()
+        await peer.send(ok())
+
+    monkeypatch.setattr("gateway.dialects.sugarcrm.Entries.tail", stumble)
+    async with RawBackend(second_waits) as backend, house(backend) as gateway:
+        async with gateway.post("/bulk", batch(2)) as answer:
+            assert answer.status == 200
+            gate.set()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
 
 
 async def test_secrets_and_bodies_reach_no_log_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -109,8 +109,8 @@ class Delivery:
             if self._nest:
                 self._close_parents()
         if not self.done:
-            self.done = True
             self._emit(self._renderer.tail())
+            self.done = True
 
     def _close_parents(self) -> None:
         while self._nest and self._nest[-1][0] == self._turn:
