@@ -55,8 +55,8 @@ class Report:
 
     @property
     def slope(self) -> float:
-        """Bytes an hour, by least squares over all but the first quarter, in which caches fill."""
-        later = self.resident[len(self.resident) // 4 :]
+        """Bytes an hour, by least squares over the second half: caches fill in the first."""
+        later = self.resident[len(self.resident) // 2 :]
         return linear_regression(range(len(later)), later).slope * 3600
 
     def lines(self) -> Iterator[str]:
