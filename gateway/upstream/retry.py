@@ -29,7 +29,7 @@ class RetryBudget:
         while self._spent and self._spent[0] <= now - WINDOW:
             self._spent.popleft()
         allowed = max(FLOOR, self._share * (calls - self._samples[0][1]))
-        if len(self._spent) >= allowed:
+        if len(self._spent) + 1 > allowed:
             return False
         self._spent.append(now)
         return True

@@ -13,6 +13,12 @@ def test_three_are_always_allowed() -> None:
     assert spent(RetryBudget(0.1), 100.0, 0) == 3
 
 
+def test_no_part_of_a_call_is_rounded_up() -> None:
+    budget = RetryBudget(0.1)
+    budget.sample(100.0, 0)
+    assert spent(budget, 101.0, 109) == 10
+
+
 def test_a_tenth_of_the_recent_calls() -> None:
     budget = RetryBudget(0.1)
     budget.sample(100.0, 0)
