@@ -49,7 +49,7 @@ JSON_TYPES = ("application/json", "text/json")
 RETRY_AFTER = 1
 """Seconds, for a client that came when too many batches ran."""
 
-HELD_BACK = 0.5
+HELD_BACK = 1.0
 """Seconds after which such a client is told. Whoever comes back at once, or does not come alone,
 cannot make refusals take the processor from the work that was taken on."""
 
