@@ -402,6 +402,16 @@ async def test_when_the_client_leaves_reads_end_and_writes_that_were_sent_go_on(
     assert scene.lane.left
 
 
+async def test_when_the_client_leaves_reads_that_were_sent_end_at_once() -> None:
+    scene = Scene(*letters("rrw"))
+    scene.sent(0)
+    scene.sent(1)
+    scene.run.abandon()
+    assert scene.waiting == []
+    assert scene.recorder.ended
+    assert scene.recorder.steps() == [0, 1, 2]
+
+
 async def test_a_write_that_outlives_its_client_ends_with_the_grace() -> None:
     scene = Scene(*letters("w"), grace=10)
     scene.sent(0)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.config.settings import Client
+from gateway.config.settings import Client, Timeouts
 from tests.faults.conftest import SetStage
 from tests.faults.stage import WELL, Stage, committing
 from tests.front import Raw, eventually
@@ -91,8 +91,10 @@ async def test_a_client_that_leaves_while_a_write_is_in_flight(how: str, stage: 
 
 @pytest.mark.parametrize("how", LEAVING)
 async def test_a_client_that_leaves_while_reads_are_in_flight(how: str, stage: SetStage) -> None:
-    """They are closed at once."""
-    async with RawBackend(committing(Peer.gone)) as backend, stage(backend.url) as it:
+    """They are closed at once, and not because any time is up."""
+    upstream = {"timeouts": Timeouts(response=300.0)}
+    sections = {"upstream": upstream, "client": Client(gone_grace=300.0)}
+    async with RawBackend(committing(Peer.gone)) as backend, stage(backend.url, **sections) as it:
         it.watch(backend)
         bulk = it.bulk("GET fault", "GET fault", "POST well")
         async with it.client() as client:
