@@ -150,7 +150,8 @@ async def test_a_client_that_leaves_ends_what_passes_through_for_it(
             await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n", b"begun")
         await peer.gone()
 
-    async with RawBackend(begins) as backend, stage(backend.url) as it:
+    patient = {"timeouts": Timeouts(response=300.0)}
+    async with RawBackend(begins) as backend, stage(backend.url, upstream=patient) as it:
         it.watch(backend)
         it.passes += 1
         async with it.client() as client:
