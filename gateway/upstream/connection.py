@@ -218,6 +218,8 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
         if lane is not None and lane.exchange is None:
             self._memory.release(lane, held)
+            if lane.over_budget and self._memory.over:
+                self._memory.apply()  # somebody else may be favoured now
 
     def fail(self, error: str, details: str) -> None:
         """Ends the exchange, and the connection with it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 
-from gateway.batch import Call
+from gateway.batch import Call, Failure
 from gateway.upstream import Pool
 from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok, refusing
 from tests.upstream.conftest import MakePool, Owner, failure, until
@@ -209,6 +209,26 @@ async def test_a_lane_that_waits_for_its_client_holds_large_ones_up_only_over_th
         assert pool.memory.over
         await other.count(1)
         slow.lane.release(2 * MB)
+
+
+async def test_when_a_favoured_lane_s_calls_are_stopped_the_next_is_read(
+    pool_for: MakePool,
+) -> None:
+    """The lane may stay and hold what it has, for as long as a write that was sent takes."""
+    gate = asyncio.Event()
+    async with (
+        RawBackend(gated(gate, ok(bytes(MB // 10)))) as backend,
+        pool_for(backend.url, batch_buffer_bytes=100 * MB, buffer_bytes=4 * MB) as pool,
+    ):
+        old, young = Owner(pool), Owner(pool)
+        for owner in (old, young):
+            owner.lane.hold(2 * MB - MB // 10)
+            owner.send()
+        await backend.until(lambda: len(backend.requests) == 2)
+        assert [c.lane for c in pool.connections if c.paused] == [young.lane]
+        old.lane.stop(lambda call: Failure("proxy_internal_response", "client_gone"))
+        gate.set()
+        await young.count(1)
 
 
 async def test_a_lane_that_holds_little_is_read_whatever_others_hold(pool_for: MakePool) -> None:
