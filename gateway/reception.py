@@ -51,13 +51,15 @@ class Outer:
     __slots__ = ("client", "given", "headers", "id", "peer", "scheme", "target", "trusted")
 
     def __init__(
-        self, target: str, fields: Headers, peer: str | None, scheme: str, manners: Manners
+        self, received: str, fields: Headers, peer: str | None, scheme: str, manners: Manners
     ) -> None:
-        """`target` as it was received, `peer` the address at the connection's other end."""
-        self.target = target
+        """`received` is the target as it came, `peer` the address at the connection's other end."""
+        self.target = received
         self.headers = fields
         self.given = headers.by_name(fields)
-        """The same, by name in normal form."""
+        """The same, by name in normal form; `host` as the target has it, where it does."""
+        if host := target.authority(received):
+            self.given["host"] = [host]
         self.peer = peer
         self.scheme = scheme
         self.trusted = manners.proxies.trusted(peer)
