@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Final, cast
 
@@ -44,6 +44,8 @@ REST: Final = 1.0
 """Seconds without new connections after one failed while others live: the backend has its fill."""
 KEPT_WAITING: Final = 0.25
 """Seconds after which a connection that waits for its client makes room for those who wait."""
+SHARE: Final = 4
+"""Calls of a batch in flight while as many connections wait for clients as there may be at all."""
 REPLAYABLE: Final = 64 * 1024
 """The largest body that is sent twice."""
 
@@ -78,6 +80,9 @@ class Pool:
         """Lanes with waiting calls, next one first."""
         self._taken = 0
         """Calls of the turn that is being taken."""
+        self._passed_over: set[Lane] = set()
+        """Lanes with waiting calls that take no turns for now: until one of their calls ends, or
+        the clocks are looked at."""
         self.telling = 0
         """Owners that are being told of a reply at the moment."""
         self.posted: list[tuple[Connection, bytes]] = []
@@ -210,9 +215,11 @@ class Pool:
         waiting = [call for call in lane.waiting if stays(call)]
         self.waiting -= len(lane.waiting) - len(waiting)
         lane.waiting = deque(waiting)
-        if lane.queued and not waiting:
-            lane.queued = False
-            self.turns.remove(lane)
+        if not waiting:
+            self._passed_over.discard(lane)
+            if lane.queued:
+                lane.queued = False
+                self.turns.remove(lane)
         self._again = deque(pair for pair in self._again if pair[0] is not lane or stays(pair[1]))
         return ended
 
@@ -226,7 +233,7 @@ class Pool:
         """Gives waiting calls to idle connections, and sees that there are enough."""
         if self.telling:
             return
-        while self.turns and self.idle:
+        while self.idle and self._turn_is_due():
             connection = self.idle.pop()
             if connection.alive and not connection.readable():
                 self._start(connection, *self._next())
@@ -236,20 +243,55 @@ class Pool:
             self._grow()
 
     def _next(self) -> tuple[Lane, Call]:
-        turns = self.turns
-        lane = turns[0]
-        waiting = lane.waiting
-        call = waiting.popleft()
+        lane = self.turns[0]
+        call = lane.waiting.popleft()
         self.waiting -= 1
-        self._taken = taken = self._taken + 1
-        if not waiting:
-            turns.popleft()
+        if lane.waiting:
+            self._go_round()
+        else:
+            self.turns.popleft()
             lane.queued = False
-            self._taken = 0
-        elif taken >= len(turns) // CROWD:
-            turns.rotate(-1)
-            self._taken = 0
         return lane, call
+
+    def _go_round(self) -> None:
+        """The lane has more calls: the turn is over all the same, or not yet in a crowd."""
+        self._taken += 1
+        if self._taken >= len(self.turns) // CROWD:
+            self.turns.rotate(-1)
+            self._taken = 0
+
+    def _turn_is_due(self) -> bool:
+        if self.extra >= self._limit:
+            self._pass_over()
+        return bool(self.turns)
+
+    def _pass_over(self) -> None:
+        """Many connections wait for clients that do not read. While memory is short a batch has the
+        fewer calls in flight the more such there are, one at least, beside one that its answer
+        cannot go on without: others would only wait as well, each with a connection, and a backend
+        has only so many."""
+        share = max(1, SHARE * self._limit // self.extra)
+        served = Counter(connection.lane for connection in self.connections)
+        while self.turns:
+            lane = self.turns[0]
+            short = lane.over_budget or self.memory.over
+            if lane.exchange is not None or not short or served[lane] < share:
+                return
+            urgent = next(filter(lane.urgent, lane.waiting), None)
+            if urgent is not None:
+                lane.waiting.remove(urgent)
+                lane.waiting.appendleft(urgent)
+                return
+            self.turns.popleft()
+            lane.queued = False
+            self._passed_over.add(lane)
+
+    def _take_turns_again(self, lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
+            self._passed_over.discard(lane)
+            if lane.waiting and not lane.queued:
+                lane.queued = True
+                self.turns.append(lane)
 
     def _start(self, connection: Connection, lane: Lane, call: Call) -> None:
         exchange, body, fields = lane.exchange, call.body, call.headers
@@ -282,6 +324,8 @@ class Pool:
 
     def released(self, connection: Connection, keep: bool) -> None:
         """A connection has no call any more, and takes the next turn if it can."""
+        if self.extra >= self._limit:
+            self._pass_over()
         turns = self.turns
         if not (keep and connection.alive and connection.started < connection.expires):
             self._retire(connection)
@@ -352,6 +396,7 @@ class Pool:
     def _grow(self) -> None:
         """A connection for each waiting call that none is being made for, within the limit."""
         wanted = self.waiting + len(self._again) - self.connecting
+        wanted -= sum(len(lane.waiting) for lane in self._passed_over if not lane.queued)
         room = self._limit + self.extra - len(self.connections) - self.connecting
         number = min(wanted, room)
         if number <= 0 or (self.connections and not self._again and self._resting()):
@@ -388,7 +433,7 @@ class Pool:
         self.connections.add(connection)
         if self._again:
             self._start(connection, *self._again.popleft())
-        elif self.turns:
+        elif self._turn_is_due():
             self._start(connection, *self._next())
         else:
             self._leave_idle(connection)
@@ -406,7 +451,7 @@ class Pool:
             self._tell(*self._again.popleft(), failure)
         elif self.connections:
             self._rest_until = monotonic() + REST
-        elif self.waiting > self.connecting - len(self._again):
+        elif self.turns and self.waiting > self.connecting - len(self._again):
             lane, call = self._next()
             if failure.error in _RETRIED_CONNECTS and self._may_retry(lane, call, "connect"):
                 self._again.append((lane, call))
@@ -450,6 +495,8 @@ class Pool:
             self.report("the owner of a reply", error)
         finally:
             self.telling -= 1
+        if lane in self._passed_over:
+            self._take_turns_again((lane,))
 
     def report(self, where: str, error: Exception) -> None:
         """A bug of ours: loud, and nobody's failure but its own."""
@@ -476,6 +523,7 @@ class Pool:
         for connection in (*self.connections, *self.detached):
             self._look_at(connection, now)
         self._give_up_turns(now)
+        self._take_turns_again(tuple(self._passed_over))
         if self.turns and self._full():
             self._spare(now)
         self.dispatch()  # a rest may be over
@@ -496,7 +544,7 @@ class Pool:
     def _spare(self, now: float) -> None:
         """Whoever waits for a turn does not wait for other people's clients. As many slow uploads
         or readers as there are connections would else leave none to anybody, for as long as they
-        like; and they are bounded, being clients."""
+        like; and they are bounded, being clients: see `_pass_over`."""
         for connection in self.connections:
             if not connection.spared and connection.kept_waiting(now) > KEPT_WAITING:
                 connection.spared = True

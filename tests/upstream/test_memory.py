@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 
 from gateway.batch import Call, Failure
 from gateway.upstream import Pool
@@ -289,6 +290,47 @@ async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_u
         await old.count(1)
         old.lane.close()
         await young.count(2)
+
+
+async def test_clients_that_do_not_read_keep_few_connections_and_what_is_urgent_has_its_turn(
+    pool_for: MakePool,
+) -> None:
+    """Each batch one, but for the first few; and all go on as soon as somebody reads."""
+    async with (
+        RawBackend(answering(ok(bytes(MB)))) as backend,
+        pool_for(backend.url, connections=2, buffer_bytes=2 * MB) as pool,
+    ):
+        owners = [Owner(pool) for _ in range(30)]
+        for owner in owners:
+            owner.is_urgent = lambda call: False
+            for _ in range(8):
+                owner.send()
+        served = set[object]()
+        while len(served) < len(owners):
+            await slow_clients_are_noticed(pool)
+            served = {connection.lane for connection in pool.connections}
+        for _ in range(20):
+            await slow_clients_are_noticed(pool)
+        assert len(pool.connections) <= 3 * 2 + len(owners)
+
+        last = owners[0]
+        last.is_urgent = lambda call: call.target == "/urgent"
+        await last.get("/urgent")
+        for owner in owners:
+            owner.is_urgent = lambda call: True
+            owner.then = lambda reply, owner=owner: owner.free()  # type: ignore[misc]
+            owner.free()
+            owner.lane.reconsider()
+        for owner in owners:
+            await owner.count(8)
+
+
+async def slow_clients_are_noticed(pool: Pool) -> None:
+    """As if a second had passed, and everything that came of that."""
+    pool._look_at_clocks(time.monotonic() + 1.0)
+    await asyncio.sleep(0)
+    while pool.connecting:
+        await asyncio.sleep(0)
 
 
 async def test_a_call_that_fails_or_is_stopped_gives_back_what_it_held(pool_for: MakePool) -> None:
