@@ -114,13 +114,13 @@ class Memory:
     def _favoured(self, lanes: set[Lane]) -> Lane | None:
         """The oldest of these lanes, which have urgent calls in flight and hold much.
 
-        An older one without any is passed over if its calls wait for a connection, since somebody
-        must finish first. If it waits for its client to read, then above the budget all that hold
-        much wait with it: one answer more for each of many slow clients would be no bound."""
+        An older one without any is passed over if one waits for a connection, since somebody must
+        finish first. If it waits for its client to read, then above the budget all that hold much
+        wait with it: one answer more for each of many slow clients would be no bound."""
         for lane in self.lanes:
             if lane in lanes:
                 return lane
-            if lane.over_budget and not lane.waiting and self._full:
+            if lane.over_budget and self._full and not any(map(lane.urgent, lane.waiting)):
                 return None
         return None
 

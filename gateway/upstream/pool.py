@@ -80,7 +80,7 @@ class Pool:
         """Lanes with waiting calls, next one first."""
         self._taken = 0
         """Calls of the turn that is being taken."""
-        self._passed_over: set[Lane] = set()
+        self._passed_over: dict[Lane, None] = {}
         """Lanes with waiting calls that take no turns for now: until one of their calls ends, or
         the clocks are looked at."""
         self.telling = 0
@@ -216,7 +216,7 @@ class Pool:
         self.waiting -= len(lane.waiting) - len(waiting)
         lane.waiting = deque(waiting)
         if not waiting:
-            self._passed_over.discard(lane)
+            self._passed_over.pop(lane, None)
             if lane.queued:
                 lane.queued = False
                 self.turns.remove(lane)
@@ -233,7 +233,7 @@ class Pool:
         """Gives waiting calls to idle connections, and sees that there are enough."""
         if self.telling:
             return
-        while self.idle and self._turn_is_due():
+        while self._find_turn() and self.idle:
             connection = self.idle.pop()
             if connection.alive and not connection.readable():
                 self._start(connection, *self._next())
@@ -249,8 +249,7 @@ class Pool:
         if lane.waiting:
             self._go_round()
         else:
-            self.turns.popleft()
-            lane.queued = False
+            self._leave_turns(lane)
         return lane, call
 
     def _go_round(self) -> None:
@@ -260,7 +259,14 @@ class Pool:
             self.turns.rotate(-1)
             self._taken = 0
 
-    def _turn_is_due(self) -> bool:
+    def _leave_turns(self, lane: Lane) -> None:
+        """The first one has had its turn and asks for no other."""
+        self.turns.popleft()
+        lane.queued = False
+        self._taken = 0
+
+    def _find_turn(self) -> bool:
+        """Whether there is a lane whose turn it is; if so, it is the first."""
         if self.extra >= self._limit:
             self._pass_over()
         return bool(self.turns)
@@ -270,25 +276,34 @@ class Pool:
         fewer calls in flight the more such there are, one at least, beside one that its answer
         cannot go on without: others would only wait as well, each with a connection, and a backend
         has only so many."""
-        share = max(1, SHARE * self._limit // self.extra)
-        served = Counter(connection.lane for connection in self.connections)
+        in_flight: dict[Lane, list[Call]] = {}
         while self.turns:
             lane = self.turns[0]
-            short = lane.over_budget or self.memory.over
-            if lane.exchange is not None or not short or served[lane] < share:
+            if lane.exchange is not None or not (lane.over_budget or self.memory.over):
                 return
-            urgent = next(filter(lane.urgent, lane.waiting), None)
-            if urgent is not None:
-                lane.waiting.remove(urgent)
-                lane.waiting.appendleft(urgent)
+            in_flight = in_flight or self._in_flight()
+            calls = in_flight.get(lane, [])
+            if len(calls) < max(1, SHARE * self._limit // self.extra):
                 return
-            self.turns.popleft()
-            lane.queued = False
-            self._passed_over.add(lane)
+            if not any(map(lane.urgent, calls)):
+                urgent = next(filter(lane.urgent, lane.waiting), None)
+                if urgent is not None:
+                    lane.waiting.remove(urgent)
+                    lane.waiting.appendleft(urgent)
+                    return
+            self._leave_turns(lane)
+            self._passed_over[lane] = None
+
+    def _in_flight(self) -> dict[Lane, list[Call]]:
+        found: dict[Lane, list[Call]] = {}
+        for connection in self.connections:
+            if connection.lane is not None and connection.call is not None:
+                found.setdefault(connection.lane, []).append(connection.call)
+        return found
 
     def _take_turns_again(self, lanes: Iterable[Lane]) -> None:
         for lane in lanes:
-            self._passed_over.discard(lane)
+            self._passed_over.pop(lane, None)
             if lane.waiting and not lane.queued:
                 lane.queued = True
                 self.turns.append(lane)
@@ -324,12 +339,10 @@ class Pool:
 
     def released(self, connection: Connection, keep: bool) -> None:
         """A connection has no call any more, and takes the next turn if it can."""
-        if self.extra >= self._limit:
-            self._pass_over()
         turns = self.turns
         if not (keep and connection.alive and connection.started < connection.expires):
             self._retire(connection)
-        elif not turns:
+        elif not self._find_turn():
             self._leave_idle(connection)
         elif turns[0].waiting[0].method in SAFE_METHODS or not connection.readable():
             # Safe and so soon after an answer it is spared the system call: at worst, a retry.
@@ -433,7 +446,7 @@ class Pool:
         self.connections.add(connection)
         if self._again:
             self._start(connection, *self._again.popleft())
-        elif self._turn_is_due():
+        elif self._find_turn():
             self._start(connection, *self._next())
         else:
             self._leave_idle(connection)

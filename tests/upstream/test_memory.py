@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+from collections.abc import Callable
+
+import pytest
 
 from gateway.batch import Call, Failure
 from gateway.upstream import Pool
@@ -292,30 +295,45 @@ async def test_a_lane_whose_calls_wait_for_a_connection_does_not_lock_the_pool_u
         await young.count(2)
 
 
-async def test_clients_that_do_not_read_keep_few_connections_and_what_is_urgent_has_its_turn(
-    pool_for: MakePool,
+Urgency = Callable[[Owner], Callable[[Call], bool]]
+
+
+async def crowded(pool: Pool, urgency: Urgency) -> list[Owner]:
+    """Thirty batches of eight calls whose clients do not read, each with a connection at least, and
+    whatever comes of that when time goes by."""
+    owners = [Owner(pool) for _ in range(30)]
+    for owner in owners:
+        owner.is_urgent = urgency(owner)
+        for _ in range(8):
+            owner.send()
+    served = set[object]()
+    while len(served) < len(owners):
+        await slow_clients_are_noticed(pool)
+        served = {connection.lane for connection in pool.connections}
+    for _ in range(20):
+        await slow_clients_are_noticed(pool)
+    return owners
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_clients_that_do_not_read_keep_few_connections(
+    pool_for: MakePool, urgent: bool
 ) -> None:
-    """Each batch one, but for the first few; and all go on as soon as somebody reads."""
+    """Each batch one, but for the first few, even where its answer could go on with any of its
+    calls. None is made in vain, and all go on as soon as somebody reads."""
     async with (
         RawBackend(answering(ok(bytes(MB)))) as backend,
         pool_for(backend.url, connections=2, buffer_bytes=2 * MB) as pool,
     ):
-        owners = [Owner(pool) for _ in range(30)]
-        for owner in owners:
-            owner.is_urgent = lambda call: False
-            for _ in range(8):
-                owner.send()
-        served = set[object]()
-        while len(served) < len(owners):
-            await slow_clients_are_noticed(pool)
-            served = {connection.lane for connection in pool.connections}
+        owners = await crowded(pool, lambda owner: lambda call: urgent and not owner.replies)
+        assert len(pool.connections) <= 3 * 2 + len(owners)
+        connects = pool.connects["ok"]
         for _ in range(20):
             await slow_clients_are_noticed(pool)
-        assert len(pool.connections) <= 3 * 2 + len(owners)
+        assert pool.connects["ok"] == connects
 
-        last = owners[0]
-        last.is_urgent = lambda call: call.target == "/urgent"
-        await last.get("/urgent")
+        owners[0].is_urgent = lambda call: call.target == "/urgent"
+        await owners[0].get("/urgent")
         for owner in owners:
             owner.is_urgent = lambda call: True
             owner.then = lambda reply, owner=owner: owner.free()  # type: ignore[misc]
@@ -323,6 +341,20 @@ async def test_clients_that_do_not_read_keep_few_connections_and_what_is_urgent_
             owner.lane.reconsider()
         for owner in owners:
             await owner.count(8)
+
+
+async def test_batches_whose_calls_are_held_back_are_no_way_round_the_budget(
+    pool_for: MakePool,
+) -> None:
+    """Their calls wait, but not for a connection: nobody else may read on meanwhile."""
+    async with (
+        RawBackend(answering(ok(bytes(MB)))) as backend,
+        pool_for(backend.url, connections=2, buffer_bytes=4 * MB) as pool,
+    ):
+        owners = await crowded(pool, lambda owner: lambda call: not owner.replies)
+        assert pool.memory.held < 5 * MB + len(owners) * READ
+        for owner in owners:
+            owner.lane.close()
 
 
 async def slow_clients_are_noticed(pool: Pool) -> None:

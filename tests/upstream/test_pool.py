@@ -107,6 +107,21 @@ async def test_where_many_batches_wait_a_turn_is_of_several_calls(pool_for: Make
     assert turns[: len(owners)] == [(number, 3) for number in range(len(owners))]
 
 
+async def test_who_asks_for_no_more_leaves_the_next_a_whole_turn(pool_for: MakePool) -> None:
+    async with (
+        RawBackend(answering(ok())) as backend,
+        pool_for(backend.url, connections=1) as pool,
+    ):
+        owners = [Owner(pool) for _ in range(3 * CROWD)]
+        for number, owner in enumerate(owners):
+            for _ in range(2):
+                owner.send(target=f"/{number}")
+        for owner in owners:
+            await owner.count(2)
+    asked = [int(request.target[1:]) for request in backend.requests]
+    assert asked[:60] == [number for number in range(30) for _ in range(2)]
+
+
 async def test_a_batch_that_never_pauses_does_not_keep_others_from_their_turn(
     pool_for: MakePool,
 ) -> None:
