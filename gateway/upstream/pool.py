@@ -243,13 +243,16 @@ class Pool:
             self._grow()
 
     def _next(self) -> tuple[Lane, Call]:
-        lane = self.turns[0]
+        turns = self.turns
+        lane = turns[0]
         call = lane.waiting.popleft()
         self.waiting -= 1
         if lane.waiting:
             self._go_round()
         else:
-            self._leave_turns(lane)
+            turns.popleft()
+            lane.queued = False
+            self._taken = 0
         return lane, call
 
     def _go_round(self) -> None:
@@ -258,12 +261,6 @@ class Pool:
         if self._taken >= len(self.turns) // CROWD:
             self.turns.rotate(-1)
             self._taken = 0
-
-    def _leave_turns(self, lane: Lane) -> None:
-        """The first one has had its turn and asks for no other."""
-        self.turns.popleft()
-        lane.queued = False
-        self._taken = 0
 
     def _find_turn(self) -> bool:
         """Whether there is a lane whose turn it is; if so, it is the first."""
@@ -291,7 +288,9 @@ class Pool:
                     lane.waiting.remove(urgent)
                     lane.waiting.appendleft(urgent)
                     return
-            self._leave_turns(lane)
+            self.turns.popleft()
+            lane.queued = False
+            self._taken = 0
             self._passed_over[lane] = None
 
     def _in_flight(self) -> dict[Lane, list[Call]]:
@@ -339,10 +338,12 @@ class Pool:
 
     def released(self, connection: Connection, keep: bool) -> None:
         """A connection has no call any more, and takes the next turn if it can."""
+        if self.extra >= self._limit:
+            self._pass_over()
         turns = self.turns
         if not (keep and connection.alive and connection.started < connection.expires):
             self._retire(connection)
-        elif not self._find_turn():
+        elif not turns:
             self._leave_idle(connection)
         elif turns[0].waiting[0].method in SAFE_METHODS or not connection.readable():
             # Safe and so soon after an answer it is spared the system call: at worst, a retry.
