@@ -156,6 +156,45 @@ async def test_so_does_one_that_is_handled_by_a_task() -> None:
             assert (await client.answer())[1] == LARGE
 
 
+@asynccontextmanager
+async def unread() -> AsyncIterator[tuple[Client, Raw]]:
+    """A connection whose task waits for its client to take an answer, and that client."""
+
+    async def large(request: web.BaseRequest) -> ClientAnswer:
+        return ClientAnswer(request, 200).finish(LARGE)
+
+    async with house(large) as gateway, raw(gateway.address) as client:
+        client.send(get())
+        await eventually(lambda: any(c.writing_paused for c in gateway.worker.clients.open))
+        (connection,) = gateway.worker.clients.open
+        yield connection, client
+
+
+async def test_a_head_that_begins_behind_an_answer_not_yet_read_has_its_deadline() -> None:
+    async with unread() as (connection, client):
+        connection.data_received(get()[:10])
+        assert (await client.answer())[1] == LARGE
+        await eventually(lambda: connection._idle)
+        connection.sweep(asyncio.get_running_loop().time(), settings.Client(header=0))
+        assert (await client.head()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_what_comes_behind_an_answer_not_yet_read_is_bounded() -> None:
+    async with unread() as (connection, client):
+        connection.data_received(get("/", "X: " + "x" * AHEAD)[:-4])
+        assert connection._buffer_paused
+        assert (await client.answer())[1] == LARGE
+        assert (await client.head()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_what_comes_behind_an_answer_not_yet_read_follows_what_came_before() -> None:
+    async with unread() as (connection, client):
+        for path in ("/b", "/c", "/d"):
+            connection.data_received(get(path))
+        for _ in range(4):
+            assert (await client.answer())[1] == LARGE
+
+
 async def test_several_requests_that_come_together_are_handled_by_a_task() -> None:
     desk = Desk()
     async with one_client(desk) as (_, client):

@@ -105,7 +105,7 @@ class Client(Reading):
         super().__init__(clients, **options)
         self._clients = clients
         self._socket: asyncio.Transport | None = None
-        """The transport until it is lost; aiohttp forgets its own as soon as it closes it."""
+        """The transport, also when it is closed: aiohttp forgets its own then."""
         self._heard = 0.0
         """When the last byte came, or the last answer ended."""
         self._began = 0.0
@@ -162,12 +162,12 @@ class Client(Reading):
             return
         if self._deaf:
             return
-        if self._in_hand is not None or self._kept or (self.writing_paused and self._idle):
+        if self._in_hand is not None or self._kept or (self.writing_paused and not self._busy):
             self._keep(data)
             return
         self.uninvited = False  # if it was, it has lost its patience, as RFC 9110 10.1.1 has it
         plain = self._read(data)
-        if plain is None and self._idle and not self._messages:
+        if plain is None and self._between and not self._messages:
             self._head_grows(len(data))
             return
         self._began = 0.0
@@ -178,6 +178,12 @@ class Client(Reading):
     def _busy(self) -> bool:
         """It has a request in hand, by a task or without one."""
         return self._current_request is not None or self._in_hand is not None
+
+    @property
+    def _between(self) -> bool:
+        """What comes is a head: aiohttp's task waits for one, or is about to."""
+        over = self.answer is not None and self.answer.over and not self._busy
+        return over or self._idle
 
     # A request that no task handles.
 
@@ -243,7 +249,7 @@ class Client(Reading):
         super().resume_writing()
         if self.on_room is not None:
             self.on_room()
-        elif self._kept and self._in_hand is None:
+        if self._kept and self._in_hand is None:
             self._loop.call_soon(self._go_on)
 
     # What an answer asks for (`answer.Wire`).
