@@ -184,18 +184,31 @@ async def test_what_stands_behind_an_offer_that_is_declined_is_a_request(before:
             assert (await client.answer())[1] == path
 
 
-async def test_what_stands_behind_an_offer_that_is_taken_is_the_protocol_s() -> None:
-    async def switch(request: web.BaseRequest) -> ClientAnswer:
-        said = wire(request).tunnel()
-        answer = ClientAnswer(request, 101, declared=True)
-        answer.send()
-        answer.send(await said.readexactly(10))
-        return answer.finish()
+async def switch(request: web.BaseRequest) -> ClientAnswer:
+    await request.content.read()
+    said = wire(request).tunnel()
+    answer = ClientAnswer(request, 101, declared=True)
+    answer.send()
+    answer.send(await said.readexactly(10))
+    return answer.finish()
 
+
+async def test_what_stands_behind_an_offer_that_is_taken_is_the_protocol_s() -> None:
     async with reading(switch) as (connection, client):
         connection.data_received(UPGRADE + b"early")
         connection.data_received(b" bird")
         assert (await client.rest()).endswith(b"\r\n\r\nearly bird")
+
+
+@pytest.mark.parametrize("protocol", [b"whatever", b"websocket"])
+async def test_the_protocol_is_listened_to_also_behind_chunks(protocol: bytes) -> None:
+    chunked = UPGRADE.replace(b"whatever\r\n", protocol + b"\r\nTransfer-Encoding: chunked\r\n")
+    async with reading(switch) as (connection, client):
+        connection.data_received(chunked + b"0\r\n\r\n")
+        await client.head()
+        connection.data_received(b"early")
+        connection.data_received(b" bird")
+        assert await client.rest() == b"early bird"
 
 
 async def test_behind_an_offer_with_a_body_nothing_is_listened_to() -> None:

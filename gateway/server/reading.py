@@ -197,9 +197,9 @@ class Reading(RequestHandler):
 
     def _distrust_what_began(self) -> None:
         """With the last of a chunked body came some of a head: the next parser would begin in its
-        middle."""
-        chunked = self._chunked
-        if chunked is not None and chunked.is_eof() and self._tail != _END:
+        middle. Once another protocol is spoken there is no next one."""
+        chunked, spoken = self._chunked, self._payload_parser is not None
+        if chunked is not None and chunked.is_eof() and self._tail != _END and not spoken:
             self._last_words = chunked
 
     def _hold_back(self, content: StreamReader, data: bytes, certain: bool) -> None:
