@@ -2,7 +2,8 @@
 
 The parser is llhttp's; this file is its owner. It counts a head before the parser sees it, decides
 what the parser leaves open (DESIGN part 9), and turns an answer into exactly one of two ends: the
-pool is told `finished` or `failed`. Nothing that the backend sends raises out of here.
+pool is told `reply` (of a streamed one its exchange is told `ended`) and then `released`, or it is
+told `failed`. Nothing that the backend sends raises out of here.
 
 An answer is taken whole or streamed. Whole, its pieces are kept until the last one, under the
 limits of `memory`. Streamed (the lane has an `exchange`), each read is handed on as one piece. In
@@ -555,7 +556,7 @@ class Connection(asyncio.Protocol):
             self._clear()
             return
         self._received = self._status = self._count = 0
-        self.complete = False
+        self.complete = self._version_seen = False
         self._pieces.clear()
         self._fields.clear()
 

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from tests.support.raw_backend import Peer, RawBackend, after_request, answering, ok, silent
-from tests.upstream.conftest import MakePool, Owner, failure
+from tests.upstream.conftest import MakePool, Owner, failure, until
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -260,6 +260,24 @@ async def test_a_bad_answer_is_as_bad_in_small_pieces(pool_for: MakePool, name: 
     script = after_request(*pieces)
     async with RawBackend(script) as backend, pool_for(backend.url) as pool:
         assert failure(await Owner(pool).get())[0] == error
+
+
+async def test_a_later_answer_of_a_connection_in_pieces_is_as_bad(pool_for: MakePool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok())
+        await peer.request()
+        await peer.send(b"HTTP/")
+        await until(lambda: owner.lane.held)
+        await peer.send(b"2.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await peer.gone()
+
+    async with RawBackend(script) as backend, pool_for(backend.url) as pool:
+        owner = Owner(pool)
+        assert (await owner.get()).status == 200
+        owner.free()
+        assert failure(await owner.get()) == ("http_protocol_error", "version")
+    assert len(backend.peers) == 1
 
 
 @pytest.mark.parametrize(
