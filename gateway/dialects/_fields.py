@@ -109,17 +109,19 @@ _TEXT_ITEMS = msgspec.json.Decoder(list[_TextItem])
 
 def items(spelling: bytes, where: Where) -> Iterable[Header]:
     """A list of {name, value}."""
+    quotes = spelling.count(b'"')
     try:
-        texts = _TEXT_ITEMS.decode(spelling)
+        texts = _TEXT_ITEMS.decode(spelling) if quotes <= 8 * headers.MOST_OWN else []
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         texts = []
     # Two quotes about each name and each value, so no item says one of them twice.
-    if texts and spelling.count(b'"') == 8 * len(texts):
+    if texts and quotes == 8 * len(texts):
         return [(item.name, item.value) for item in texts]
     return _any_items(spelling, where)
 
 
 def _any_items(spelling: bytes, where: Where) -> Iterator[Header]:
+    _refuse_many(spelling, where)
     found = bodies.decode(spelling, list[Item], where)
     if spelling.count(b":") > 2 * len(found):
         for index, raw in enumerate(bodies.decode(spelling, list[Raw], where)):
@@ -130,12 +132,13 @@ def _any_items(spelling: bytes, where: Where) -> Iterator[Header]:
 
 def any_form(spelling: bytes, where: Where) -> Iterable[Header]:
     """A map, a list of items or of lines, or both mixed."""
+    quotes = spelling.count(b'"')
     try:
-        texts = _TEXTS.decode(spelling)
+        texts = _TEXTS.decode(spelling) if quotes <= 4 * headers.MOST_OWN else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         texts = {}
     # Two quotes about each name and each value, so no name stands there twice.
-    if spelling.count(b'"') == 4 * len(texts) and 0 < len(texts) <= headers.MOST_OWN:
+    if texts and quotes == 4 * len(texts):
         return texts.items()
     return _any_form(spelling, where)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -76,6 +77,27 @@ def test_what_is_no_form_is_refused_with_its_place(spelling: bytes, message: str
 def test_a_list_of_items_is_the_only_form_where_a_format_has_one(spelling: bytes) -> None:
     with pytest.raises(Refused):
         _fields.OwnFields(_fields.items, PLAIN)(Raw(spelling), "requests[0]")
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        (_fields.any_form, b'"%d":""'),
+        (_fields.any_form, b'"%d":0'),
+        (_fields.items, b'{"name":"%d","value":""}'),
+        (_fields.items, b'{"name":"%d","value":0}'),
+    ],
+)
+def test_too_many_fields_are_refused_before_they_are_made(form: _fields.Form, field: bytes) -> None:
+    fields = b",".join(field % number for number in range(2**20 // (len(field) + 5)))
+    spelling = b"{%b}" % fields if form is _fields.any_form else b"[%b]" % fields
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused, match="here: more than 64 header fields"):
+            tuple(form(spelling, "here"))
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(spelling)
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_spelling_is_read_once_per_batch() -> None:
