@@ -67,7 +67,9 @@ class Wire(Protocol):
 
     def brittle(self, yes: bool) -> None:
         """While it is, its end is a reset whatever brings it about: if this process is killed, the
-        kernel closes what was open, and a mere close is the end of an answer without a length."""
+        kernel closes what was open, and a mere close is the end of an answer without a length. An
+        answer is brittle until its last bytes are written here; what the kernel has not taken of
+        them by then is not guarded so."""
 
     def endless(self) -> None:
         """The request in hand has no end of its own: a drain does not wait for it."""
