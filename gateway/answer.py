@@ -143,11 +143,6 @@ class ClientAnswer:
         self.lingers = False
         self._wire.answer = self
 
-    @property
-    def over(self) -> bool:
-        """What comes behind its request, which was read to its end, is another one."""
-        return self.ended and self.keep_alive and self._content.is_eof()
-
     def send(self, data: bytes = b"") -> None:
         """Writes some of the contents; without any, the head alone goes out now."""
         head = b"" if self.began else self._head(None)

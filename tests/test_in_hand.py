@@ -170,15 +170,6 @@ async def unread() -> AsyncIterator[tuple[Client, Raw]]:
         yield connection, client
 
 
-async def test_a_head_that_begins_behind_an_answer_not_yet_read_has_its_deadline() -> None:
-    async with unread() as (connection, client):
-        connection.data_received(get()[:10])
-        assert (await client.answer())[1] == LARGE
-        await eventually(lambda: connection._idle)
-        connection.sweep(asyncio.get_running_loop().time(), settings.Client(header=0))
-        assert (await client.head()).startswith(b"HTTP/1.1 408 ")
-
-
 async def test_what_comes_behind_an_answer_not_yet_read_is_bounded() -> None:
     async with unread() as (connection, client):
         connection.data_received(get("/", "X: " + "x" * AHEAD)[:-4])

@@ -167,7 +167,7 @@ class Client(Reading):
             return
         self.uninvited = False  # if it was, it has lost its patience, as RFC 9110 10.1.1 has it
         plain = self._read(data)
-        if plain is None and self._between and not self._messages:
+        if plain is None and self._idle and not self._messages:
             self._head_grows(len(data))
             return
         self._began = 0.0
@@ -178,12 +178,6 @@ class Client(Reading):
     def _busy(self) -> bool:
         """It has a request in hand, by a task or without one."""
         return self._current_request is not None or self._in_hand is not None
-
-    @property
-    def _between(self) -> bool:
-        """What comes is a head: aiohttp's task waits for one, or is about to."""
-        over = self.answer is not None and self.answer.over and not self._busy
-        return over or self._idle
 
     # A request that no task handles.
 
