@@ -127,6 +127,7 @@ class BulkEndpoint:
     ) -> ClientAnswer:
         """The same for any POST. Cancelled, it leaves the batch to itself."""
         outer, trace = self._received(request)
+        body = b""
         try:
             self._admit(outer)
             body = await self._read(request)
@@ -136,7 +137,7 @@ class BulkEndpoint:
         except Refused as mistake:
             answer = self._refuse(outer, trace, mistake)
             if mistake.reason == CROWDED:
-                mistake.__traceback__ = None  # it keeps what was read of the body
+                body, mistake.__traceback__ = b"", None  # both keep what was read of it
                 await asyncio.sleep(HELD_BACK)
             return answer()
         end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()

@@ -195,9 +195,12 @@ class Run:
         if self.record.first_byte is None:
             self.record.first_byte = self._execution.clock() - self._began
         self.record.bytes_out += len(chunk.data)
-        self._release(chunk.held)
-        if self._lane.over_budget:
-            self._go_on()
+        try:
+            self._release(chunk.held)
+            if self._lane.over_budget:
+                self._go_on()
+        except Exception as mistake:
+            self._break(mistake)
 
     @property
     def complete(self) -> bool:
@@ -214,6 +217,7 @@ class Run:
         if self._gone:
             return
         self._gone = True
+        self._taken = inf  # nobody is waited for any more
         self.record.outcome = self.record.outcome or outcome
         self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
         self._cancel_timer()
@@ -410,12 +414,12 @@ class Run:
 
     def _evaluated(self, work: Evaluate, task: asyncio.Task[Reply]) -> None:
         self._evaluations.discard(task)
-        if task.cancelled():
-            reply = failed(self._struck or _unattended(_NOTHING))
-        else:
-            reply = task.result()
-            self._watch(reply)
         try:
+            if task.cancelled():
+                reply = failed(self._struck or _unattended(_NOTHING))
+            else:
+                reply = task.result()
+                self._watch(reply)
             self._take_in(work, reply)
             self._deliver()
         except Exception as mistake:
@@ -579,6 +583,7 @@ class Run:
             self.bug()
             return
         self._mistake = mistake
+        self.answer = None
         self._gated = False
         self._flush()
 
@@ -669,9 +674,9 @@ class Execution:
     def ended(self, run: Run) -> None:
         del self._runs[run]
         self.documents -= run.record.bytes_in
-        self.recorder.batch(run.record)
         if not self._runs:
             self.idle.set()
+        self.recorder.batch(run.record)
 
     def drain(self, deadline: float) -> None:
         """Every batch must be over by then, clock time: answers end validly."""
@@ -686,8 +691,8 @@ class Execution:
             run.tick(self.clock())
 
     def _tick(self) -> None:
+        self._ticker = self.loop.call_later(TICK, self._tick) if self._runs else None
         now = self.clock()
         for run in list(self._runs):
             run.tick(now)
         self._unread = sum(run.kept_waiting(now) > KEPT_WAITING for run in self._runs)
-        self._ticker = self.loop.call_later(TICK, self._tick) if self._runs else None

@@ -589,3 +589,50 @@ async def test_what_the_answer_waits_for_gets_a_place_when_others_hold_the_whole
     run.written(run.take())
     assert any(run.urgent(call) for call in lane.calls)
     assert {call.step for call in lane.calls} == {1, 2}
+
+
+# --- bugs of ours --------------------------------------------------------------------------------
+
+
+async def test_a_bug_behind_the_gate_spoils_the_answer_that_the_gate_had_chosen() -> None:
+    scene = Scene(*letters("rww"), dialect=Digits(gate=Answer(401, b"{}")), gated=True)
+    scene.lane.stop = broken  # type: ignore[assignment]
+    scene.answer(0, 401)
+    await scene.due()
+    assert scene.run.answer is None
+    with pytest.raises(ZeroDivisionError):
+        scene.run.take()
+
+
+async def test_a_bug_when_the_client_has_taken_something_spoils_what_follows() -> None:
+    scene = Scene(*letters("rr"))
+    scene.answer(0)
+    chunk = scene.run.take()
+    scene.lane.release = broken  # type: ignore[assignment]
+    scene.run.written(chunk)
+    await scene.due()
+    with pytest.raises(ZeroDivisionError):
+        scene.run.take()
+
+
+async def test_a_bug_at_the_end_of_a_batch_does_not_hold_up_who_waits_for_the_last() -> None:
+    scene = Scene()
+    scene.text()
+    scene.recorder.batch = broken  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        scene.run.finished()
+    assert scene.execution.idle.is_set()
+
+
+async def test_a_client_that_did_not_read_and_has_left_is_waited_for_no_more() -> None:
+    scene = Scene(*letters("w"), flush=3600)
+    scene.run.take()
+    scene.now += 2.0
+    assert scene.run.kept_waiting(scene.now) == 2.0
+    scene.sent(0)
+    scene.run.abandon()
+    assert scene.run.kept_waiting(scene.now) < 0
+
+
+def broken(*_: object) -> None:
+    raise ZeroDivisionError
