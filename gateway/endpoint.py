@@ -114,8 +114,8 @@ class BulkEndpoint:
         except Refused as mistake:
             answer = self._refuse(outer, trace, mistake)
             if mistake.reason == CROWDED:
-                loop = self._execution.loop
-                outer.wire.on_gone = loop.call_later(HELD_BACK, lambda: done(answer())).cancel
+                later = partial(self._tell, outer, answer, done)
+                outer.wire.on_gone = self._execution.loop.call_later(HELD_BACK, later).cancel
             else:
                 done(answer())
             return True
@@ -271,6 +271,15 @@ class BulkEndpoint:
         )
         retry = ((b"Retry-After", b"%d" % mistake.retry_after),) if mistake.retry_after else ()
         return partial(outer.whole, answer, retry)
+
+    def _tell(self, outer: _Outer, answer: Callable[[], ClientAnswer], done: Done) -> None:
+        """From a timer, where nobody else would catch a mistake of ours."""
+        try:
+            told = answer()
+        except Exception:
+            self._execution.recorder.bug("answer")
+            told = problem(outer.request, BUG, close=True)
+        done(told)
 
 
 class _Writing:
