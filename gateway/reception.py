@@ -51,15 +51,13 @@ class Outer:
     __slots__ = ("client", "given", "headers", "id", "peer", "scheme", "target", "trusted")
 
     def __init__(
-        self, received: str, fields: Headers, peer: str | None, scheme: str, manners: Manners
+        self, target: str, fields: Headers, peer: str | None, scheme: str, manners: Manners
     ) -> None:
-        """`received` is the target as it came, `peer` the address at the connection's other end."""
-        self.target = received
+        """`target` as it was received, `peer` the address at the connection's other end."""
+        self.target = target
         self.headers = fields
         self.given = headers.by_name(fields)
-        """The same, by name in normal form; `host` as the target has it, where it does."""
-        if host := target.authority(received):
-            self.given["host"] = [host]
+        """The same, by name in normal form."""
         self.peer = peer
         self.scheme = scheme
         self.trusted = manners.proxies.trusted(peer)

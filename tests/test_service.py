@@ -317,17 +317,6 @@ async def test_above_the_memory_mark_one_request_at_a_time_is_served() -> None:
         assert await gateway.metric('gateway_shed_requests_total{reason="memory"}') == 2
 
 
-async def test_a_bulk_call_in_absolute_form_says_which_host_is_meant() -> None:
-    body = b'{"requests":[{"url":"/a"},{"url":"http://meant.example:8/b"}]}'
-    head = b"POST http://meant.example:8/bulk HTTP/1.1\r\nHost: other.example\r\n"
-    async with RawBackend(echo) as backend, house(backend) as gateway:
-        async with raw(gateway.base.removeprefix("http://")) as client:
-            client.send(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            assert (await client.answer())[0].startswith(b"HTTP/1.1 200 ")
-    assert sorted(request.target for request in backend.requests) == ["/a", "/b"]
-    assert [request.all("host") for request in backend.requests] == [[b"meant.example:8"]] * 2
-
-
 @asynccontextmanager
 async def uploading(gateway: House, size: int, of: int) -> AsyncIterator[Raw]:
     """A bulk call whose body has come but for its end."""

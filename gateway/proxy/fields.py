@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from aiohttp import web
 
-from gateway import headers, target
+from gateway import headers
 from gateway.batch import Headers, RawHeaders, Trace
 from gateway.reception import Manners
 from gateway.upstream import checked, encode
@@ -81,7 +81,7 @@ class Upward:
         requests, unless a proxy before us has said something."""
         to, host = request.raw_path, request.headers.get("Host") or ""
         if to[0] != "/":
-            host = target.authority(to) or host
+            host = _authority(to) or host
         version = "1.1" if request.version >= (1, 1) else "1.0"
         if trusted or "Via" in request.headers:
             said = tuple([field for field in request.raw_headers if self._heard(field[0])])
@@ -200,3 +200,9 @@ def _names_others(request: web.BaseRequest) -> bool:
     """Whether `Connection`, in whatever spelling, may speak of other fields."""
     said = request.headers.getall("Connection")
     return any(value.lower().encode("latin-1", "replace") not in _NAMING_NOBODY for value in said)
+
+
+def _authority(target: str) -> str | None:
+    """RFC 9112 3.2.2: a target in absolute form says it, and `Host` does not."""
+    scheme, mark, rest = target.partition("://")
+    return rest.partition("/")[0].partition("?")[0] if mark and scheme.isalpha() else None

@@ -6,7 +6,7 @@ take for two things is refused, the rest is brought to the normal form of RFC 39
 same bytes are checked and sent.
 """
 
-from gateway.target.endpoints import Endpoints, authority, rooted
+from gateway.target.endpoints import Endpoints, rooted
 from gateway.target.form import LONGEST, MISTAKES, normalise, origin, origins, rebase, segment
 from gateway.target.patterns import Pattern, Routes
 from gateway.target.rules import PathRules
@@ -18,7 +18,6 @@ __all__ = [
     "PathRules",
     "Pattern",
     "Routes",
-    "authority",
     "normalise",
     "origin",
     "origins",

@@ -60,10 +60,3 @@ def rooted(received: str) -> str:
     path = received.partition("?")[0]
     absolute = None if path.startswith("/") else ABSOLUTE.match(path)
     return path if absolute is None else path[absolute.end() :] or "/"
-
-
-def authority(received: str) -> str | None:
-    """What a request-target in absolute form says of the host (RFC 9112 3.2.2); `Host` then does
-    not. None: it is in another form."""
-    absolute = None if received.startswith("/") else ABSOLUTE.match(received)
-    return None if absolute is None else absolute[0].partition("://")[2]
