@@ -776,7 +776,7 @@ def test_clients_are_bounded_by_what_the_process_may_open() -> None:
     assert process.client_bound(1024, descriptors=65536, upstream=64) == 1024
     room = 1024 - 3 * 64 - process.SPARE
     assert process.client_bound(1024, descriptors=1024, upstream=64) == room // 2
-    assert process.client_bound(1024, descriptors=64, upstream=64) == 8
+    assert process.client_bound(1024, descriptors=64, upstream=64) == 16
     assert process.raise_descriptor_limit() > 0
 
 

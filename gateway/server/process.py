@@ -93,7 +93,7 @@ def calm_collector() -> None:
 def client_bound(wanted: int, descriptors: int, upstream: int) -> int:
     """How many clients fit: `wanted`, unless the process would run out of descriptors before. Each
     may keep a connection to the backend waiting, and the first ones several (`Pool._pass_over`)."""
-    fit = max((descriptors - 3 * upstream - SPARE) // 2, descriptors // 8)
+    fit = max((descriptors - 3 * upstream - SPARE) // 2, descriptors // 4)
     if fit < wanted:
         log.warning("descriptors_short", limit=descriptors, wanted=wanted, connections=fit)
     return min(wanted, fit)
