@@ -386,7 +386,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     failed: bool = False
     value: Any = None
-    """What its dependents read of it (`planning.expand.Kept`); None when nobody does."""
+    """What its dependents read of it (`planning.nouns.Kept`); None when nobody does."""
 
 
 # --- the seams -----------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from gateway.cors import Cors
 from gateway.errors import Refused
 from gateway.execution import Execution, Guard, Run, Terms
 from gateway.planning.delivery import Chunk
-from gateway.planning.graph import Plan
+from gateway.planning.nouns import Plan
 from gateway.reception import Desk, Manners, Outer
 from gateway.upstream import Pool
 

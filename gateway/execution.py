@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from heapq import heapify, heappop, heappush
@@ -36,9 +36,9 @@ from gateway.batch import (
 )
 from gateway.planning import expand
 from gateway.planning.delivery import GROUP, Chunk, Delivery
-from gateway.planning.graph import Plan
+from gateway.planning.nouns import Context, Kept, Plan
 from gateway.planning.schedule import Schedule
-from gateway.upstream import Pool, Verdict
+from gateway.upstream import Taker, Verdict
 
 TICK = 0.1
 """Seconds between two looks at the clocks of runs."""
@@ -70,6 +70,26 @@ class Evaluator(Protocol):
     """The helper process that runs expressions."""
 
     async def run(self, work: Evaluate) -> Reply: ...
+
+
+class Place(Protocol):
+    """A batch's place at the backend: what it asks of its `upstream.lane.Lane`."""
+
+    @property
+    def over_budget(self) -> bool: ...
+    def submit(self, call: Call) -> None: ...
+    def outstanding(self) -> Iterator[Call]: ...
+    def stop(self, verdict: Verdict) -> None: ...
+    def leave(self) -> None: ...
+    def hold(self, size: int) -> None: ...
+    def release(self, size: int) -> None: ...
+    def reconsider(self) -> None: ...
+
+
+class Places(Protocol):
+    """Where a batch gets one: the pool."""
+
+    def lane(self, taker: Taker) -> Place: ...
 
 
 # --- why a call ended that nobody answered -------------------------------------------------------
@@ -113,10 +133,10 @@ class Run:
     def __init__(
         self,
         execution: Execution,
-        pool: Pool,
+        pool: Places,
         plan: Plan,
         dialect: Dialect,
-        context: expand.Context,
+        context: Context,
         terms: Terms,
         guard: Guard,
         record: BatchRecord,
@@ -133,7 +153,7 @@ class Run:
         self._guard = guard
         self._recorder = execution.recorder
         self._schedule = Schedule(plan, terms.width)
-        self._lane = pool.lane(self)
+        self._lane: Place = pool.lane(self)
         self._lane.hold(record.bytes_in)
 
         # Up. Calls beyond the width wait in the queue, first to be delivered first; further pages
@@ -392,7 +412,7 @@ class Run:
         if not expansion.done:
             return []
         outcome = expansion.outcome()
-        if isinstance(outcome.value, expand.Kept):
+        if isinstance(outcome.value, Kept):
             self._lane.hold(outcome.value.size)
         self._outcomes[step.index] = outcome
         self._delivery.end(step.index, outcome)
@@ -651,10 +671,10 @@ class Execution:
 
     def run(
         self,
-        pool: Pool,
+        pool: Places,
         plan: Plan,
         dialect: Dialect,
-        context: expand.Context,
+        context: Context,
         terms: Terms,
         guard: Guard,
         record: BatchRecord,

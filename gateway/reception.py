@@ -14,8 +14,8 @@ from gateway.batch import BulkCall, Dialect, Failure, Headers, Trace
 from gateway.config import Limits, Settings
 from gateway.config import settings as declared
 from gateway.dialects import create
-from gateway.planning import expand
-from gateway.planning.graph import Plan, plan
+from gateway.planning.graph import plan
+from gateway.planning.nouns import Context, Plan
 from gateway.target import Endpoints, PathRules, Pattern
 
 BULK_IN_BULK = Failure(
@@ -116,7 +116,7 @@ class Desk:
         )
         return plan(self.dialect.parse(bulk))
 
-    def context(self, outer: Outer, trace: Trace | None = None) -> expand.Context:
+    def context(self, outer: Outer, trace: Trace | None = None) -> Context:
         """What every subrequest of this call gets."""
         rules, manners = self.dialect.rules, self.manners
         inherited = headers.inherit(outer.headers, rules, manners.policy, trusted=outer.trusted)
@@ -131,7 +131,7 @@ class Desk:
             scheme=outer.scheme,
             via=manners.name,
         )
-        return expand.Context(
+        return Context(
             batch_id=outer.id,
             headers=inherited + written,
             rules=rules,

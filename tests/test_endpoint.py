@@ -500,7 +500,13 @@ async def test_a_bug_while_the_answer_is_written_is_a_500_and_nothing_is_left(
 ) -> None:
     async with RawBackend(answering(ok(b"{}"))) as backend, house(backend) as gateway:
         with monkeypatch.context() as broken:
-            broken.setattr("gateway.endpoint._timing", stumble)
+
+            def stumble_once(*_: object, **__: object) -> str:
+                broken.undo()  # the 500 has a date too
+                raise ZeroDivisionError
+
+            broken.setattr("gateway.answer._date", (0, b""))
+            broken.setattr("gateway.answer.formatdate", stumble_once)
             async with gateway.post("/bulk", batch(2), chunked=chunked) as answer:
                 assert answer.status == 500
                 assert (await answer.json())["error"] == "proxy_internal_error"

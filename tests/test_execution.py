@@ -29,8 +29,8 @@ from gateway.batch import (
 from gateway.dialects import create
 from gateway.execution import Execution, Run, Terms
 from gateway.headers import HeaderPolicy
-from gateway.planning import expand
 from gateway.planning.graph import plan
+from gateway.planning.nouns import Context
 
 
 class Lane:
@@ -187,10 +187,10 @@ class Scene:
         batch = Batch(dialect="digits", subrequests=subrequests, gated=gated)
         denied = Failure("http_request_denied", "path_denied")
         self.run = self.execution.run(
-            self.pool,  # type: ignore[arg-type]
+            self.pool,
             plan(batch),
             dialect or Digits(),  # type: ignore[arg-type]
-            expand.Context(batch_id="b", headers=(), rules=HeaderRules()),
+            Context(batch_id="b", headers=(), rules=HeaderRules()),
             Terms(width, flush, flush_bytes, seconds, grace),
             lambda method, target: denied if target in refuse else None,
             BatchRecord(id="b", dialect="digits"),
@@ -577,7 +577,7 @@ async def test_what_the_answer_waits_for_gets_a_place_when_others_hold_the_whole
         pool,  # type: ignore[arg-type]
         plan(dialect.parse(bulk)),
         dialect,
-        expand.Context(batch_id="b", headers=(), rules=dialect.rules),
+        Context(batch_id="b", headers=(), rules=dialect.rules),
         Terms(4, 0.0, 1 << 20, 60.0, 10.0),
         lambda method, target: None,
         BatchRecord(id="b", dialect="truto"),

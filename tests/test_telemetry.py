@@ -44,7 +44,7 @@ class Lines:
 @pytest.fixture
 def telemetry() -> Telemetry:
     metrics = Metrics(methods=["GET", "POST"])
-    return Telemetry(metrics, Lines(), Routes([Pattern(ROUTE)]).label)  # type: ignore[arg-type]
+    return Telemetry(metrics, Lines(), Routes([Pattern(ROUTE)]).label)
 
 
 def step(index: int, method: str = "GET") -> Step:

@@ -20,7 +20,7 @@ from gateway.headers import HOP_BY_HOP
 
 K = TypeVar("K", bound=Hashable)
 
-NOT_IN_ENTRIES = frozenset(name.encode() for name in HOP_BY_HOP) | {
+NOT_IN_ENTRIES: frozenset[bytes] = frozenset(name.encode() for name in HOP_BY_HOP) | {
     b"content-length",
     b"content-encoding",
 }

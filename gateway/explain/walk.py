@@ -19,7 +19,7 @@ from gateway.explain.explanation import (
 )
 from gateway.explain.masks import masked_fields, masked_json, masked_target
 from gateway.planning import expand
-from gateway.planning.graph import Plan
+from gateway.planning.nouns import Context, Plan
 from gateway.planning.schedule import Schedule, Skip
 from gateway.reception import Desk, Outer, Reception
 from gateway.target import Pattern
@@ -67,9 +67,7 @@ def _taker(reception: Reception, dialect: str, target: str) -> tuple[Desk, Mappi
 class _Explainer:
     """One plan, being explained."""
 
-    def __init__(
-        self, reception: Reception, desk: Desk, plan: Plan, context: expand.Context
-    ) -> None:
+    def __init__(self, reception: Reception, desk: Desk, plan: Plan, context: Context) -> None:
         self._reception = reception
         self._desk = desk
         self._plan = plan

@@ -41,7 +41,7 @@ class TrustedProxies:
     def __init__(self, entries: Iterable[str] = ()) -> None:
         """Raises ValueError for what is no network."""
         words = frozenset(entries)
-        self._unix = "unix" in words
+        self._unix_peers = "unix" in words
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
             ip_network(word, strict=False) for word in sorted(words - {"unix"})
         )
@@ -50,7 +50,7 @@ class TrustedProxies:
     def trusted(self, peer: str | None) -> bool:
         """`peer` is the address at the connection's other end; nothing on a unix socket."""
         if not peer:
-            return self._unix
+            return self._unix_peers
         return len(peer) <= _LONGEST and self._listed(peer)
 
     def _lists(self, peer: str) -> bool:

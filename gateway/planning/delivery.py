@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from gateway.batch import Failure, Outcome, Renderer, Reply, Step, failed
-from gateway.planning.graph import Plan
+from gateway.planning.nouns import Plan
 
 GROUP = Reply(200)
 """Stands for the reply of a step that sends nothing of its own: a nested bulk."""

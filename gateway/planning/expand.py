@@ -24,7 +24,6 @@ from gateway.batch import (
     Call,
     Evaluate,
     Failure,
-    HeaderRules,
     Headers,
     Outcome,
     Paging,
@@ -34,40 +33,15 @@ from gateway.batch import (
     Scope,
     Step,
     Template,
-    Trace,
     failed,
 )
 from gateway.errors import BadTarget, TooMany, Unresolved
 from gateway.planning import pages
+from gateway.planning.nouns import Context, Kept
 from gateway.target import normalise
 from gateway.templates import values
 
 Work = Call | Evaluate
-
-
-class Context(msgspec.Struct, frozen=True):
-    """What all calls of one batch share."""
-
-    batch_id: str
-    headers: Headers
-    """Inherited, then managed."""
-    rules: HeaderRules
-    idempotency_key: str | None = None
-    trace: Trace | None = None
-    width: int = 8
-    """How many runs of one step may be under way: the others are not made before their turn."""
-    shared: dict[tuple[tuple[str, ...], bool], tuple[Headers, frozenset[str]]] = {}
-    """Names of own fields, and whether there is a body -> the fields that all such calls have in
-    common, and those of the names that are void."""
-
-
-class Kept(msgspec.Struct):
-    """What a step's dependents read of it."""
-
-    values: list[bytes]
-    size: int = 0
-    full: bool = False
-    """There was more than may be kept, so nobody may go by what there is."""
 
 
 # --- one call ------------------------------------------------------------------------------------

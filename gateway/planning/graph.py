@@ -16,21 +16,9 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
-import msgspec
-
 from gateway.batch import SAFE_METHODS, Batch, Step, Subrequest
 from gateway.errors import Refused
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """The batch as steps, depth first in client order."""
-
-    batch: Batch
-    steps: tuple[Step, ...]
-    delivery: tuple[int, ...]
-    """Steps in the order in which results are written; a step's children come right after it."""
-    free: bool = False
-    """No step waits for another, and each is one call with nothing left to fill in."""
+from gateway.planning.nouns import Plan
 
 
 def plan(batch: Batch) -> Plan:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from heapq import heappop, heappush
+from itertools import compress
 from typing import NamedTuple
 
-from gateway.planning.graph import Plan
+from gateway.planning.nouns import Plan
 
 
 class Skip(NamedTuple):
@@ -99,7 +100,7 @@ class Schedule:
 
     def stop(self) -> list[int]:
         """Nothing more starts: the steps that were still undecided, now decided."""
-        left = [index for index, undecided in enumerate(self._undecided) if undecided]
+        left = list(compress(range(len(self._undecided)), self._undecided))
         for index in left:
             self._undecided[index] = 0
         self._ready.clear()

@@ -7,8 +7,8 @@ nothing, and hands every event to the records that want it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, cast
 
 from gateway.batch import (
     SAFE_METHODS,
@@ -21,7 +21,6 @@ from gateway.batch import (
     Step,
     Trace,
 )
-from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.traces import Trail
 
@@ -39,11 +38,23 @@ _NEVER_GIVEN = frozenset(
 """Error types of calls that the gateway chose not to make, unless their failure says `sent`."""
 
 
+class Log(Protocol):
+    """`logs.Logs`, as it is told of events."""
+
+    @property
+    def listed_from(self) -> int: ...
+    def dropped(self) -> Mapping[str, float]: ...
+    def batch(self, record: BatchRecord, outcome: str) -> None: ...
+    def refused(self, record: RefusedRecord) -> None: ...
+    def passthrough(self, record: PassRecord) -> None: ...
+    def bug(self, where: str, record: BatchRecord | None = None) -> None: ...
+
+
 class Telemetry:
     def __init__(
         self,
         metrics: Metrics,
-        logs: Logs,
+        logs: Log,
         label: Callable[[str], str],
         tracer: Tracer | None = None,
     ) -> None:

@@ -26,6 +26,7 @@ import httptools
 
 from gateway.batch import Call, Failure, RawHeaders, Reply
 from gateway.bodies import CodingError, Decoder
+from gateway.upstream.parsing import Names, Unacceptable
 
 if TYPE_CHECKING:
     from gateway.upstream.exchange import Exchange
@@ -43,30 +44,8 @@ ONE_WRITE: Final = 64 * 1024
 _HTTP1 = b"HTTP/1."
 
 
-class _Names(dict[bytes, bytes]):
-    """Field names seen, each kept once: a batch that waits holds them a thousand times. Bounded by
-    forgetting everything, since the common ones are back with the next answer."""
-
-    noticed = False
-    """A field has come that changes how a body is read. The names of such are not kept, so that
-    each is noticed."""
-
-    def __missing__(self, name: bytes) -> bytes:
-        if name.lower() in (b"transfer-encoding", b"content-encoding"):
-            self.noticed = True
-            return name
-        if len(self) >= 1024:
-            self.clear()
-        self[name] = name
-        return name
-
-
-_NAMES = _Names()
+_NAMES = Names()
 _kept_name = _NAMES.__getitem__  # a subscript of what is more than a dict costs several times that
-
-
-class _Unacceptable(httptools.HttpParserError):
-    """Stops the parser, as its own errors do; the connection's `_flaw` says why."""
 
 
 class Connection(asyncio.Protocol):
@@ -389,7 +368,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: str, details: str) -> NoReturn:
         self._flaw = (error, details)
-        raise _Unacceptable(details)
+        raise Unacceptable(details)
 
     def _interim(self, status: int) -> None:
         if not 100 <= status <= 199:

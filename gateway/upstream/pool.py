@@ -33,16 +33,16 @@ from gateway.upstream.retry import RetryBudget
 
 TICK: Final = 0.1
 """Seconds between two looks at the clocks."""
-LATE: Final = 1.0
+LATE = 1.0
 """A look that comes so long after the last one was held up by a blocked event loop."""
 CROWD: Final = 32
 """Waiting lanes for each call of a turn. In a crowd a lane's results then come several at a time,
 and fewer writes carry them to its client: a tenth of the CPU with 250 batches of 100."""
 PATIENCE: Final = 1.0
 """Seconds that a passed-through request waits for a connection."""
-REST: Final = 1.0
+REST = 1.0
 """Seconds without new connections after one failed while others live: the backend has its fill."""
-KEPT_WAITING: Final = 0.25
+KEPT_WAITING = 0.25
 """Seconds after which a connection that waits for its client makes room for those who wait."""
 SHARE: Final = 4
 """Calls of a batch in flight while as many connections wait for clients as there may be at all."""

@@ -41,7 +41,8 @@ from gateway.dialects import create
 from gateway.errors import Refused
 from gateway.planning import expand
 from gateway.planning.delivery import GROUP, Delivery
-from gateway.planning.graph import Plan, plan
+from gateway.planning.graph import plan
+from gateway.planning.nouns import Context, Plan
 from gateway.planning.schedule import Schedule, Skip
 
 DATA = Path(__file__).parent / "data"
@@ -84,11 +85,11 @@ class Case:
             return refused
 
     @cached_property
-    def context(self) -> expand.Context:
+    def context(self) -> Context:
         rules = self.dialect.rules
         inherited = headers.inherit(self.bulk.headers, rules, headers.HeaderPolicy(), trusted=False)
         key = headers.first(self.bulk.headers, "idempotency-key")
-        return expand.Context("id", inherited, rules, idempotency_key=key)
+        return Context("id", inherited, rules, idempotency_key=key)
 
     # --- plan.json ---------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class Exchange:
     def __init__(
         self,
         dialect: Dialect,
-        context: expand.Context,
+        context: Context,
         tree: Plan,
         answer: Callable[[Call | Evaluate], Reply],
     ) -> None:

@@ -13,7 +13,7 @@ from gateway.batch import Call, Evaluate, Failure, Outcome, Reply, Step, failed
 from gateway.dialects import DIALECTS
 from gateway.planning import expand
 from gateway.planning.delivery import GROUP, Delivery
-from gateway.planning.graph import Plan
+from gateway.planning.nouns import Plan
 from gateway.planning.schedule import Schedule
 from tests.dialects.cases import DATA, Case, canned_reply, folders, line
 

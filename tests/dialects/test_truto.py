@@ -13,7 +13,8 @@ from gateway.batch import Batch, BulkCall, Failure, Outcome, Reply, Step, Subreq
 from gateway.dialects.truto import Truto, opened
 from gateway.dialects.truto.holes import Records
 from gateway.errors import Refused
-from gateway.planning.graph import Plan, plan
+from gateway.planning.graph import plan
+from gateway.planning.nouns import Plan
 
 TRUTO = Truto()
 

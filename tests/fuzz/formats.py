@@ -16,8 +16,8 @@ from gateway import headers, target
 from gateway.batch import BulkCall, Call, Dialect, Evaluate, Failure, Headers, Reply, failed
 from gateway.dialects import create
 from gateway.errors import Refused
-from gateway.planning import expand
-from gateway.planning.graph import Plan, plan
+from gateway.planning.graph import plan
+from gateway.planning.nouns import Context, Plan
 from gateway.target import PathRules
 from gateway.templates import values
 from gateway.upstream import wire
@@ -77,7 +77,7 @@ def _run(dialect: Dialect, path: str, data: bytes) -> Signs:
         return _refused(dialect, refused)
     _check_plan(tree)
     backend = _Backend(replies, dialect.rules.credentials)
-    context = expand.Context("id", _inherited(dialect), dialect.rules, idempotency_key="key")
+    context = Context("id", _inherited(dialect), dialect.rules, idempotency_key="key")
     answer = Exchange(dialect, context, tree, backend.answer).run()
     _check_answer(tree, answer)
     refusals = (step.subrequest.refusal for step in tree.steps)

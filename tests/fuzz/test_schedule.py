@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.batch import Batch, Subrequest
-from gateway.planning.graph import Plan, plan
+from gateway.planning.graph import plan
+from gateway.planning.nouns import Plan
 from gateway.planning.schedule import Schedule, Skip
 
 Shape = tuple[str, bool, set[int], set[int]]

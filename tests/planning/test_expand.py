@@ -30,7 +30,8 @@ from gateway.batch import (
 )
 from gateway.errors import Unresolved
 from gateway.planning import expand
-from gateway.planning.expand import Context, Expansion, Kept
+from gateway.planning.expand import Expansion
+from gateway.planning.nouns import Context, Kept
 
 RULES = HeaderRules(credentials=frozenset({"authorization"}))
 CONTEXT = Context("b", (("Authorization", "outer"), ("Via", "1.1 gw")), RULES)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.batch import Batch, Failure, Subrequest
 from gateway.errors import Refused
-from gateway.planning.graph import Plan, plan
+from gateway.planning.graph import plan
+from gateway.planning.nouns import Plan
 from gateway.planning.schedule import Schedule
 
 
