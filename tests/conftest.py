@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.engine import ROOT, outdated
+
 # The same examples every time and no clock: a loaded machine must not fail a test. Fuzzing with
 # fresh examples is a profile of its own.
 settings.register_profile(
@@ -20,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what golden cases expect; read the diff as if someone else wrote it",
     )
+
+
+def pytest_sessionstart() -> None:
+    if changed := [str(path.relative_to(ROOT)) for path in outdated()]:
+        words = "changed since it was compiled: make compiled, or make interpreted"
+        pytest.exit(f"{', '.join(changed)}: {words}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.fixture

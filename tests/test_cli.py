@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -69,7 +70,7 @@ def test_every_command_has_help_of_its_own(name: str, run: Callable[..., Output]
 def test_the_version_is_that_of_the_package(run: Callable[..., Output]) -> None:
     status, out, _ = run("--version")
     assert status == 0
-    assert out.startswith("bulk-gateway ")
+    assert re.fullmatch(r"bulk-gateway [\d.]+ \((compiled|interpreted)\)\n", out)
 
 
 @pytest.mark.parametrize(

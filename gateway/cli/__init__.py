@@ -96,11 +96,15 @@ def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
     if not asked:
         return
     from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
 
+    engine = find_spec("gateway.execution")
+    source = engine is None or (engine.origin or "").endswith(".py")
     try:
-        click.echo(f"{PROGRAM} {version(PROGRAM)}")
+        number = version(PROGRAM)
     except PackageNotFoundError:
-        click.echo(f"{PROGRAM} (not installed)")
+        number = "not installed"
+    click.echo(f"{PROGRAM} {number} ({'interpreted' if source else 'compiled'})")
     context.exit()
 
 
@@ -115,7 +119,7 @@ def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="show the version",
+    help="show the version, and whether the engine is compiled",
 )
 @click.pass_context
 def cli(context: click.Context) -> None:

@@ -14,6 +14,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tests.support.engine import is_compiled
+
 ALL = frozenset(os.sched_getaffinity(0))
 CONTESTANTS = frozenset({max(ALL)})
 OTHERS = ALL - CONTESTANTS or ALL
@@ -35,6 +37,7 @@ def describe() -> dict[str, str]:
         "system": f"{_system()}, Linux {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}, "
         + ", ".join(filter(None, map(_package, PACKAGES))),
+        "gateway": "compiled" if is_compiled() else "interpreted",
         "nginx": _first_line("nginx", "-v").partition("nginx/")[2] or "none",
         "node": _first_line("node", "--version") or "none",
         "command": " ".join(["python -m tests.bench", *sys.argv[1:]]),

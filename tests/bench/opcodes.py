@@ -2,7 +2,8 @@
 
 Counts, not times: the same on every machine and under any load, so a change of one per cent shows.
 Gateway, backend and client run in one process; only the gateway's code and its libraries' count,
-a client's connection included. The gateway's log goes to stderr, as always.
+a client's connection included. The gateway's log goes to stderr, as always. What is compiled has
+no opcodes: `make interpreted` first.
 """
 
 from __future__ import annotations

@@ -1,0 +1,26 @@
+"""The compiled gateway is all of what pyproject.toml has compiled, and says what it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import ROOT, is_compiled, to_compile
+
+
+@pytest.mark.parametrize("source", to_compile(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_to_be_compiled_is_there_and_runs_as_what_it_is(source: Path) -> None:
+    assert source.exists()
+    name = ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    module = import_module(name)
+    assert str(module.__file__).endswith(".py") is not is_compiled()
+
+
+def test_the_program_tells_which_engine_it_has() -> None:
+    command = (sys.executable, "-m", "gateway", "--version")
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"({'compiled' if is_compiled() else 'interpreted'})" in told
