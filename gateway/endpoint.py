@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from gateway import headers, target
-from gateway.admission import Admission
+from gateway.admission import OVERLOADED, Admission
 from gateway.answer import (
     BUG,
     BodyStalled,
@@ -40,7 +40,7 @@ from gateway.planning.nouns import Plan
 from gateway.reception import Desk, Manners, Outer
 from gateway.upstream import Pool
 
-CROWDED = "overloaded"
+CROWDED = OVERLOADED.details
 """Why a call is refused that could have been made at another time."""
 
 JSON_TYPES = ("application/json", "text/json")

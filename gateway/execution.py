@@ -164,7 +164,7 @@ class Run:
         self._ranks: dict[int, int] = {}
         """Of steps in the order of delivery, once something has to wait."""
         self._parked: list[Call] = []
-        self._known_behind: dict[int, set[int]] = {}
+        self._known_behind: tuple[int, set[int]] = (-1, set())
         self._evaluations: set[asyncio.Task[Reply]] = set()
         self._overruns = 0
         self._struck: Failure | None = None
@@ -332,15 +332,16 @@ class Run:
 
     def _behind(self, index: int) -> set[int]:
         """A step and all that it waits for. Asked again and again of the one that is awaited."""
-        if index in self._known_behind:
-            return self._known_behind[index]
+        known, behind = self._known_behind
+        if index == known:
+            return behind
         behind, stack = set[int](), [index]
         while stack:
             step = self.plan.steps[stack.pop()]
             if step.index not in behind:
                 behind.add(step.index)
                 stack += (*step.needs, *step.follows)
-        self._known_behind = {index: behind}
+        self._known_behind = (index, behind)
         return behind
 
     # --- starting --------------------------------------------------------------------------------
