@@ -263,12 +263,13 @@ STATUS_LINES = {
 
 def joined(lines: list[bytes]) -> bytes:
     """A head of these lines. Raises ValueError for a line that would break it."""
-    lines += (b"", b"")
-    head = b"\r\n".join(lines)
-    ends = len(lines) - 1
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or 0 in head:
+    text = b"".join(lines)
+    if _CR in text or _LF in text or 0 in text:
         raise ValueError("control byte in the head of an answer")
-    return head
+    return b"\r\n".join((*lines, b"", b""))
+
+
+_CR, _LF = b"\r\n"
 
 
 Done = Callable[[ClientAnswer], None]

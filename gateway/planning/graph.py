@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
-from operator import attrgetter
 
 from gateway.batch import SAFE_METHODS, Batch, Step, Subrequest
 from gateway.errors import Refused
@@ -35,17 +34,14 @@ def plan(batch: Batch) -> Plan:
     return Plan(batch, steps, _delivery(steps))
 
 
-_method, _target = attrgetter("method"), attrgetter("target")
-_TIES = tuple(map(attrgetter, ("children", "name", "needs", "reads", "barrier", "recipe", "body")))
-
-
 def _is_free(subrequests: tuple[Subrequest, ...]) -> bool:
     """Reads that know nothing of each other: what most batches are, so they take a short way."""
-    for tie in _TIES:
-        if any(map(tie, subrequests)):
+    for one in subrequests:
+        if one.children or one.name or one.needs or one.reads or one.barrier or one.recipe:
             return False
-    filled_in = {str}.issuperset(map(type, map(_target, subrequests)))
-    return filled_in and SAFE_METHODS.issuperset(map(_method, subrequests))
+        if one.body or type(one.target) is not str or one.method not in SAFE_METHODS:
+            return False
+    return True
 
 
 Flat = tuple[Subrequest, int, int]

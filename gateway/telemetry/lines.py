@@ -94,7 +94,7 @@ def _timestamp() -> str:
     seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
     if _second[0] != seconds:
         _second = (seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-    return f"{_second[1]}.{milliseconds:03}Z"
+    return f"{_second[1]}.{str(1000 + milliseconds)[1:]}Z"
 
 
 _second = (0, "")
