@@ -100,6 +100,11 @@ def _timestamp() -> str:
 _second = (0, "")
 
 
+def micro(seconds: float) -> float:
+    """As precise as a microsecond. `round` would write the number out and read it again."""
+    return int(seconds * 1e6 + 0.5) / 1e6
+
+
 def clean(value: object) -> object:
     """A text without control bytes, and not too long of it; a list of such."""
     if isinstance(value, list | tuple):

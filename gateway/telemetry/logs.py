@@ -192,12 +192,12 @@ class Logs:
             "ok": record.ok,
             "failed": record.failed,
             "skipped": record.skipped,
-            "seconds": round(record.seconds, 6),
+            "seconds": lines.micro(record.seconds),
             "bytes_in": record.bytes_in,
             "bytes_out": record.bytes_out,
         }
         if record.first_byte is not None:
-            line["first_byte"] = round(record.first_byte, 6)
+            line["first_byte"] = lines.micro(record.first_byte)
         if record.trace is not None:
             line["trace_id"] = record.trace.id
         if record.writes_sent or record.writes_unsent or record.parts:
@@ -236,7 +236,7 @@ class Logs:
             outcome=record.outcome,
             error=record.error or None,
             sent=None if record.outcome in ("ok", "tunnel") else record.sent,
-            seconds=round(record.seconds, 6),
+            seconds=lines.micro(record.seconds),
             bytes_in=record.bytes_in,
             bytes_out=record.bytes_out,
             **admitted,

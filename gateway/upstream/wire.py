@@ -8,8 +8,6 @@ ours, so it is a plain `ValueError`.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from operator import itemgetter
 from typing import Final
 
 from gateway.batch import Call, Headers
@@ -32,18 +30,28 @@ _MEANT_TO_HAVE_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 def encode(headers: Headers) -> str:
     """The fields as they stand in a head. Made once per batch for what its calls have in common."""
-    if not (_are_values("".join(map(_value, headers))) and all(map(_is_name, map(_name, headers)))):
-        raise ValueError("a header field that must not be sent")
-    return "\r\n".join([*map(": ".join, headers), ""])
+    lines, values = [], []
+    for name, value in headers:
+        if name not in _names:
+            _learn(name)
+        lines.append(f"{name}: {value}\r\n")
+        values.append(value)
+    if not _are_values("".join(values)):
+        raise ValueError(_UNSENDABLE)
+    return "".join(lines)
 
 
-_name, _value = itemgetter(0), itemgetter(1)
+_UNSENDABLE = "a header field that must not be sent"
+_names: set[str] = set()
+"""Of fields that may stand there, and are not of framing: those that were asked about lately."""
 
 
-@lru_cache(256)
-def _is_name(name: str) -> bool:
-    """Of a field that may stand there, and is not one of framing."""
-    return _TOKEN.fullmatch(name) is not None and name.lower() not in _WRITTEN_HERE
+def _learn(name: str) -> None:
+    if not _TOKEN.fullmatch(name) or name.lower() in _WRITTEN_HERE:
+        raise ValueError(_UNSENDABLE)
+    if len(_names) >= 256:
+        _names.clear()
+    _names.add(name)
 
 
 def _are_values(text: str) -> bool:
@@ -57,7 +65,7 @@ def checked(lines: list[bytes]) -> str:
     """The same, of lines whose names `encode` has let pass before, and now it is about values."""
     text = b"".join([b"\r\n".join(lines), b"\r\n"]) if lines else b""
     if text.translate(None, _IN_LINES) != b"\r\n" * len(lines):
-        raise ValueError("a header field that must not be sent")
+        raise ValueError(_UNSENDABLE)
     return text.decode("latin-1")
 
 
