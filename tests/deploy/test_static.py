@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def test_both_stages_begin_at_the_base_that_can_be_pinned() -> None:
     assert [line for line in instructions() if line.startswith(("ARG", "FROM"))] == [
         "ARG BASE=python:3.12-slim",
         "FROM ${BASE} AS build",
+        "ARG COMPILED=true",
         "FROM ${BASE}",
     ]
 
@@ -111,16 +113,26 @@ def pins(lock: Path) -> dict[str, str]:
 
 
 def test_the_image_is_built_with_what_the_tests_are_run_with() -> None:
-    """deploy/build.lock is hatchling's part of requirements-dev.lock. After `make lock`:
+    """deploy/build.lock is what builds, of requirements-dev.lock. After `make lock`:
 
-    echo hatchling | uv pip compile - --quiet --universal --python-version 3.11 \\
+    printf '%s\\n' hatchling hatch-mypyc mypy setuptools types-PyYAML | \\
+        uv pip compile - --quiet --universal --python-version 3.11 \\
         --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \\
         --constraint requirements-dev.lock --output-file deploy/build.lock
     """
     tested = pins(ROOT / "requirements-dev.lock")
     built = pins(DEPLOY / "build.lock")
-    assert "hatchling" in built
+    assert _wanted_for_building() <= built.keys()
     assert built.items() <= tested.items()
+    assert pins(ROOT / "requirements.lock").items() <= tested.items()
+
+
+def _wanted_for_building() -> set[str]:
+    """What pyproject.toml asks for to build with, compiled."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
+    wanted = project["build-system"]["requires"] + hook["dependencies"]
+    return {re.split("[<>=!~ ]", line)[0].lower() for line in wanted}
 
 
 # --- versions -------------------------------------------------------------------------------------
