@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -18,6 +19,14 @@ def test_what_is_to_be_compiled_is_there_and_runs_as_what_it_is(source: Path) ->
     name = ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     module = import_module(name)
     assert str(module.__file__).endswith(".py") is not is_compiled()
+
+
+def test_the_program_runs_wherever_it_is_called(tmp_path: Path) -> None:
+    """What is compiled looks for its neighbours where it lies itself."""
+    program = shutil.which("bulk-gateway", path=Path(sys.executable).parent)
+    assert program is not None
+    (tmp_path / "gateway.json").write_text('{"upstream": {"url": "http://127.0.0.1:1"}}')
+    subprocess.run((program, "check", "gateway.json"), cwd=tmp_path, check=True, timeout=30)
 
 
 def test_the_program_tells_which_engine_it_has() -> None:
