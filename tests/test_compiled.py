@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import ROOT, is_compiled, to_compile
+from tests.support.engine import ROOT, compiled, is_compiled, to_compile
 
 
 @pytest.mark.parametrize("source", to_compile(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -19,6 +19,17 @@ def test_what_is_to_be_compiled_is_there_and_runs_as_what_it_is(source: Path) ->
     name = ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     module = import_module(name)
     assert str(module.__file__).endswith(".py") is not is_compiled()
+
+
+def test_nothing_else_is_compiled() -> None:
+    """What has left the list, or lost its source, would be found all the same."""
+    extensions = {compiled(source) for source in to_compile()}
+    assert set((ROOT / "gateway").rglob("*.so")) <= extensions
+
+
+def test_what_is_compiled_caches_no_property() -> None:
+    """Compiled, `functools.cached_property` is a property: worked out at every look."""
+    assert not [source for source in to_compile() if "cached_property" in source.read_text()]
 
 
 def test_the_program_runs_wherever_it_is_called(tmp_path: Path) -> None:

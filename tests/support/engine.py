@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -29,10 +30,17 @@ def is_compiled() -> bool:
     return any(compiled(source) for source in to_compile())
 
 
-def outdated() -> list[Path]:
-    """Files that have changed since they were compiled: what runs is what they were before."""
-    return [
-        source
+def outdated() -> str | None:
+    """What to do about files that have changed since they were compiled: what runs is what they
+    were before."""
+    changed = [
+        str(source.relative_to(ROOT))
         for source in sorted((ROOT / "gateway").rglob("*.py"))
         if (extension := compiled(source)) and extension.stat().st_mtime < source.stat().st_mtime
     ]
+    words = "changed since it was compiled: make compiled, or make interpreted"
+    return f"{', '.join(changed)}: {words}" if changed else None
+
+
+if __name__ == "__main__":
+    sys.exit(outdated())
