@@ -127,17 +127,18 @@ class BulkEndpoint:
     ) -> ClientAnswer:
         """The same for any POST. Cancelled, it leaves the batch to itself."""
         outer, trace = self._received(request)
-        body = b""
+        body: list[bytes] = []  # here alone: compiled, a coroutine that has ended keeps what it had
         try:
             self._admit(outer)
-            body = await self._read(request)
+            body.append(await self._read(request))
             self._find_room()  # the heads of a thousand calls may have come before their bodies
             plan = await self._plan(outer, path, params, body)
-            run = self._start(outer, trace, plan, len(body))
+            run = self._start(outer, trace, plan, len(body[0]))
         except Refused as mistake:
             answer = self._refuse(outer, trace, mistake)
             if mistake.reason == CROWDED:
-                body, mistake.__traceback__ = b"", None  # both keep what was read of it
+                body.clear()
+                mistake.__traceback__ = None  # it keeps what was read
                 await asyncio.sleep(HELD_BACK)
             return answer()
         end: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
@@ -215,24 +216,28 @@ class BulkEndpoint:
                     if size > SMALL and self._documents > limits.buffer_bytes:
                         raise Refused(CROWDED, "no room for the body", retry_after=RETRY_AFTER)
                     pieces.append(piece)
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         except (BodyStalled, TimeoutError):
             raise Refused("request_timeout", "the body did not arrive in time") from None
         finally:
             admission.reading -= size
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
 
     @property
     def _documents(self) -> int:
         """Bytes of bulk calls that are being read, wait to be understood or are carried out."""
         return self._admission.reading + self._execution.documents
 
-    async def _plan(self, outer: _Outer, path: str, params: Mapping[str, str], body: bytes) -> Plan:
-        began = self._execution.clock()
-        if len(body) <= SMALL:
-            plan = self._desk.plan(outer, path, params, body)
+    async def _plan(
+        self, outer: _Outer, path: str, params: Mapping[str, str], body: list[bytes]
+    ) -> Plan:
+        began, size = self._execution.clock(), len(body[0])
+        if size <= SMALL:
+            plan = self._desk.plan(outer, path, params, body[0])
         else:
-            read = partial(self._desk.plan, outer, path, params, body)
-            plan = await self._admission.read_aside(len(body), read)
+            plan = await self._admission.read_aside(
+                size, lambda: self._desk.plan(outer, path, params, body[0])
+            )
             self._find_room()
         outer.parsed = self._execution.clock() - began
         return plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -420,6 +421,48 @@ async def test_who_comes_too_early_is_counted_at_once_told_later_and_may_leave_m
         gate.set()
         (await first).release()
         assert await gateway.stop(within=30.0)
+
+
+async def test_a_refusal_that_is_held_back_holds_nothing_of_what_was_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "HELD_BACK", 3600.0)
+    others_are_in, gate = asyncio.Event(), asyncio.Event()
+    blank = b" " * 2**16
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield blank
+        await others_are_in.wait()
+        yield b'{"requests": []}'
+
+    async with (
+        RawBackend(gated(gate)) as backend,
+        house(backend, limits=Limits(batches=1)) as gateway,
+    ):
+        tracemalloc.start()
+        try:
+            early = asyncio.ensure_future(
+                gateway.client.post(
+                    gateway.base + "/bulk",
+                    data=body(),
+                    headers={"Content-Type": "application/json"},
+                )
+            )
+            while await gateway.metric("gateway_buffered_bytes") < 2_000_000:
+                pass
+            other = asyncio.ensure_future(gateway.post("/bulk", batch(1)).__aenter__())
+            await backend.until(lambda: bool(backend.requests))
+            others_are_in.set()
+            while not await gateway.metric('gateway_refused_batches_total{dialect="sugarcrm"'):
+                pass
+            held = sum(trace.size for trace in tracemalloc.take_snapshot().traces)
+        finally:
+            tracemalloc.stop()
+        assert held < 1_000_000
+        early.cancel()
+        gate.set()
+        (await other).release()
 
 
 @either_way

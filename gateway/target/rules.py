@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from gateway.batch import Failure
@@ -21,29 +19,30 @@ _SLASH_DENIED = Failure(
 )
 
 
-@dataclass(frozen=True)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
 class PathRules:
     """Deny wins, and an empty `allow` is all. A slash at a path's end makes no difference."""
 
-    allow: tuple[Pattern, ...] = ()
-    deny: tuple[Pattern, ...] = ()
-    methods: frozenset[str] = frozenset(
-        {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-    )
-    encoded_slash: Literal["auto", "keep", "refuse"] = "auto"
-
-    @cached_property
-    def slash(self) -> Literal["keep", "refuse"]:
+    def __init__(
+        self,
+        allow: tuple[Pattern, ...] = (),
+        deny: tuple[Pattern, ...] = (),
+        methods: frozenset[str] = METHODS,
+        encoded_slash: Literal["auto", "keep", "refuse"] = "auto",
+    ) -> None:
+        self.methods = methods
+        self._any = bool(allow or deny)
+        self._allowed = joined(allow, "/?") if allow else None
+        self._denied = joined(deny, "/?")
+        if encoded_slash == "auto":
+            encoded_slash = "refuse" if self._any else "keep"
+        self.slash = encoded_slash
         """What becomes of an encoded slash: it is data while no rule reads the path."""
-        if self.encoded_slash == "auto":
-            return "refuse" if self.allow or self.deny else "keep"
-        return self.encoded_slash
-
-    @cached_property
-    def whatever_path(self) -> frozenset[str]:
+        reads = self._any or self.slash == "refuse"
+        self.whatever_path: frozenset[str] = frozenset() if reads else methods
         """Methods that are allowed whatever the path is: all or none."""
-        reads = self.allow or self.deny or self.slash == "refuse"
-        return frozenset() if reads else self.methods
 
     def refusal(self, method: str, target: str) -> Failure | None:
         """Why a subrequest (target in normal form) may not be sent, or None."""
@@ -52,24 +51,15 @@ class PathRules:
         path = target.partition("?")[0]
         if self.slash == "refuse" and _ENCODED_SLASH.search(path):
             return _SLASH_DENIED
-        if (self.allow or self.deny) and not self._permitted(path):
+        if self._any and not all(map(self._permitted, _readings(path))):
             return _PATH_DENIED
         return None
 
-    def _permitted(self, path: str) -> bool:
-        """Every reading of the path is allowed, and none denied."""
-        return not any(
-            self._denied.fullmatch(reading) or (self.allow and not self._allowed.fullmatch(reading))
-            for reading in _readings(path)
-        )
-
-    @cached_property
-    def _allowed(self) -> re.Pattern[str]:
-        return joined(self.allow, "/?")
-
-    @cached_property
-    def _denied(self) -> re.Pattern[str]:
-        return joined(self.deny, "/?")
+    def _permitted(self, reading: str) -> bool:
+        """One way in which the path can be read: each must be allowed, and none denied."""
+        if self._denied.fullmatch(reading):
+            return False
+        return self._allowed is None or self._allowed.fullmatch(reading) is not None
 
 
 _ENCODED_SLASH = re.compile(r"%(?:25)?2[Ff]")

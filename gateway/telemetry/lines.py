@@ -172,4 +172,4 @@ def places(exc: BaseException | None) -> list[str]:
 
 
 def short(path: str) -> str:
-    return "/".join(path.rsplit("/", 2)[1:])
+    return "/".join(path.split("/")[-2:])
