@@ -248,7 +248,10 @@ def test_pages_are_appended_as_they_come() -> None:
     [
         ("get", b'{"id":1}', [{"id": 1}]),
         ("get", b'{"result":{"id":1}}', [{"id": 1}]),
+        ("get", b'{ "\\u0072esult" : {"id":1}}', [{"id": 1}]),
         ("get", b'{"result":1,"id":2}', [{"result": 1, "id": 2}]),
+        ("get", b'{"id":2,"result":1}', [{"id": 2, "result": 1}]),
+        ("get", b'{"results":1}', [{"results": 1}]),
         ("get", b"[1,2]", [[1, 2]]),
         ("search", b'{"result":[1]}', [[1]]),
         ("create", b"", []),

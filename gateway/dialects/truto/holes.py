@@ -239,11 +239,16 @@ def records(body: bytes, kind: Kind, at: Names) -> Value | None:
     if kind == "list":
         found = values.at(document, at)
         return document if found is None else found
-    if values.kind(document) == "object":
+    if _WRAPPED.match(document):
         members = values.members(document)
-        if len(members) == 1 and "result" in members:
+        if len(members) == 1:
             return members["result"]
     return document
+
+
+_WRAPPED = re.compile(rb'\{\s*+"%b"' % values.spelt("result"))
+"""How an object begins that may have this member alone. Most begin otherwise, and looking for a
+second member costs as much as reading the whole of it."""
 
 
 def apart(found: Value | None, kind: Kind) -> Sequence[Value]:
