@@ -13,9 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from operator import itemgetter
 
-from gateway.batch import Header, HeaderRules, Headers
+from gateway.batch import HeaderRules, Headers
 from gateway.errors import BadHeader
 from gateway.headers.connection import options, removed_by
 from gateway.headers.names import Kind, kind, normal
@@ -27,26 +26,34 @@ _INHERITED = (Kind.PLAIN, Kind.TRACE)
 def inherit(outer: Headers, rules: HeaderRules, policy: HeaderPolicy, *, trusted: bool) -> Headers:
     """What every subrequest of a batch has from the outer call; `trusted` is its peer."""
     passes = _inherits(rules, policy, trusted)
-    kept = [field for field in outer if passes(field[0])]
-    if "connection" in map(normal, map(_name, outer)):
+    kept, names_some = [], False
+    for field in outer:
+        verdict = passes(field[0])
+        if verdict:
+            kept.append(field)
+        elif verdict is None:
+            names_some = True
+    if names_some:
         gone = removed_by(options(outer), policy, rules.credentials)
         kept = [field for field in kept if normal(field[0]) not in gone]
     return tuple(kept)
 
 
-_name: Callable[[Header], str] = itemgetter(0)
-
-
 @lru_cache(maxsize=64)  # one or two for each endpoint, and for those of former settings
-def _inherits(rules: HeaderRules, policy: HeaderPolicy, trusted: bool) -> Callable[[str], bool]:
-    """Whether fields of a name are inherited, as long as `Connection` does not name them."""
+def _inherits(
+    rules: HeaderRules, policy: HeaderPolicy, trusted: bool
+) -> Callable[[str], bool | None]:
+    """Whether fields of a name are inherited, as long as `Connection` does not name them; None:
+    that is `Connection`, which is not."""
     kinds = (*_INHERITED, Kind.IDENTITY) if trusted else _INHERITED
     besides = {name for name in rules.also_inherited if kind(name) is Kind.OUTER}
     never = policy.never_inherit | rules.never_inherited
 
     @lru_cache(maxsize=256)
-    def verdict(spelling: str) -> bool:
+    def verdict(spelling: str) -> bool | None:
         name = normal(spelling)
+        if name == "connection":
+            return None
         return name not in never and (kind(name) in kinds or name in besides)
 
     return verdict
@@ -126,7 +133,7 @@ def merge(inherited: Headers, own: Headers, rules: HeaderRules) -> Headers:
 
     It is `inherited` itself when nothing differs, so that its bytes are made once per batch.
     """
-    kept, void = beneath(inherited, tuple(map(_name, own)), rules)
+    kept, void = beneath(inherited, tuple([name for name, _ in own]), rules)
     own = holding(own, void)
     return own + kept if own else kept
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 from gateway.errors import BadTarget
@@ -10,6 +10,10 @@ from gateway.target.form import ABSOLUTE, decoded, normalise
 from gateway.target.patterns import Pattern
 
 Entry = TypeVar("Entry")
+
+
+KNOWN = 64
+"""Most request-targets to remember."""
 
 
 class Endpoints(Generic[Entry]):
@@ -24,6 +28,8 @@ class Endpoints(Generic[Entry]):
             pattern.last: tuple(item for item in every if item[0].last in (pattern.last, None))
             for pattern, _ in every
         }
+        self._known: dict[str, tuple[Entry, Mapping[str, str], str]] = {}
+        """Request-targets of bulk calls, which have few: all forgotten when they are too many."""
 
     def match(self, path: str) -> tuple[Entry, dict[str, str]] | None:
         """The entry of a path in normal form, and what the names in its pattern stand for."""
@@ -32,18 +38,24 @@ class Endpoints(Generic[Entry]):
                 return entry, params
         return None
 
-    def route(self, received: str) -> tuple[Entry, dict[str, str], str] | None:
+    def route(self, received: str) -> tuple[Entry, Mapping[str, str], str] | None:
         """The entry of a request-target as it was received, matched in its normal form, which is
         told too.
 
         What has no normal form is no bulk call: it passes through as it came.
         """
+        if (known := self._known.get(received)) is not None:
+            return known
         try:
             path = normalise(rooted(received))
         except BadTarget:
             return None
-        found = self.match(path)
-        return None if found is None else (*found, path)
+        if (found := self.match(path)) is None:
+            return None
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        routed = self._known[received] = (*found, path)
+        return routed
 
     def recursion(self, target: str) -> bool:
         """Whether a subrequest (normal form) is a bulk call, however often a backend decodes it."""
