@@ -140,6 +140,9 @@ def _needs(subrequest: Subrequest, names: dict[str, int]) -> tuple[int, ...]:
 
 def _graph(flat: list[Flat], names: dict[str, int]) -> Iterator[Step]:
     for index, (subrequest, parent, size) in enumerate(flat):
+        if not (subrequest.needs or subrequest.reads):
+            yield Step(index=index, subrequest=subrequest, parent=parent, size=size)
+            continue
         needs = _needs(subrequest, names)
         read = dict.fromkeys(subrequest.reads)
         sources = tuple((name, names[name]) for name in read if name in names)
@@ -166,6 +169,8 @@ def _delivery(steps: tuple[Step, ...]) -> tuple[int, ...]:
 
 def _topological(steps: tuple[Step, ...]) -> list[int]:
     waiting = [len(step.needs) + len(step.follows) for step in steps]
+    if not any(waiting):
+        return list(range(len(steps)))
     dependents: dict[int, list[int]] = {}
     for step in steps:
         for before in (*step.needs, *step.follows):
