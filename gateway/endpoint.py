@@ -231,12 +231,12 @@ class BulkEndpoint:
     async def _plan(
         self, outer: _Outer, path: str, params: Mapping[str, str], body: list[bytes]
     ) -> Plan:
-        began, size = self._execution.clock(), len(body[0])
+        began, size, read = self._execution.clock(), len(body[0]), self._desk.plan
         if size <= SMALL:
-            plan = self._desk.plan(outer, path, params, body[0])
+            plan = read(outer, path, params, body[0])
         else:
             plan = await self._admission.read_aside(
-                size, lambda: self._desk.plan(outer, path, params, body[0])
+                size, lambda: read(outer, path, params, body[0])
             )
             self._find_room()
         outer.parsed = self._execution.clock() - began

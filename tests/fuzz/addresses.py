@@ -28,7 +28,8 @@ SEEDS = (b"/open/a?b=c", b"/a%2Fb/%C3%A9;x=1/~u", b"http://gw/v10/bulk", "/é/@m
 
 OWN = frozenset({"http://gw:80", "https://gw:443"})
 BULK: Endpoints[str] = Endpoints([(Pattern(p), p) for p in ("/batch", "{prefix}/{version}/bulk")])
-RULES = PathRules(allow=(Pattern("/open/**"),), deny=(Pattern("/open/secret/**"),))
+ALLOW, DENY = (Pattern("/open/**"),), (Pattern("/open/secret/**"),)
+RULES = PathRules(ALLOW, DENY)
 
 MARKS = ("%25", "%3", ";", "?", ".")
 """What makes addresses that are accepted differ."""

@@ -10,7 +10,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from gateway import target
 from gateway.batch import Call, Reply
 from gateway.config import Limits, Upstream
 from gateway.errors import BadTarget
+from gateway.target import PathRules
 from gateway.upstream import Pool
 from tests.fuzz import addresses, corpus
 from tests.fuzz.mutation import Mutator
@@ -34,7 +34,7 @@ AT_ONCE = 2000
 """Addresses made, of which a third can be sent."""
 
 SEEDS = (b"/open/secret/x", b"/open/x/y", b"/batch", b"/x/v10_1/bulk", *addresses.SEEDS)
-RULES = (addresses.RULES, replace(addresses.RULES, encoded_slash="keep"))
+RULES = (addresses.RULES, PathRules(addresses.ALLOW, addresses.DENY, encoded_slash="keep"))
 
 
 class Reading(NamedTuple):
