@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from tests.bench.cases import (
     delays,
     dialects,
+    engine,
     fairness,
     first_byte,
     goals,
@@ -29,6 +30,7 @@ CASES: Mapping[str, Callable[[Run], Awaitable[None]]] = {
     "shapes": shapes.run,
     "dialects": dialects.run,
     "delays": delays.run,
+    "engine": engine.run,
     "first-byte": first_byte.run,
     "linear": linear.run,
     "fairness": fairness.run,
