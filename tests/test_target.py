@@ -13,6 +13,7 @@ from gateway import target
 from gateway.batch import Failure
 from gateway.errors import BadTarget
 from gateway.target import Endpoints, PathRules, Pattern, Routes
+from gateway.target.endpoints import KNOWN
 from gateway.target.form import _careful
 
 
@@ -457,6 +458,16 @@ def test_a_denial_says_why_and_quotes_nothing() -> None:
 
 
 # --- endpoints -----------------------------------------------------------------------------------
+
+
+def test_a_strangers_many_targets_are_routed_and_not_all_remembered() -> None:
+    endpoints = Endpoints([(Pattern("{prefix}/bulk"), "here")])
+    for _ in range(2):
+        for number in range(2 * KNOWN):
+            routed = endpoints.route(f"/{number}/bulk?x")
+            assert routed == ("here", {"prefix": f"/{number}"}, f"/{number}/bulk")
+    assert len(endpoints._known) <= KNOWN
+
 
 ENDPOINTS = Endpoints(
     [

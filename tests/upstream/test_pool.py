@@ -91,34 +91,29 @@ async def test_batches_take_turns(pool_for: MakePool) -> None:
     ]
 
 
-async def test_where_many_batches_wait_a_turn_is_of_several_calls(pool_for: MakePool) -> None:
+async def asked_in_a_crowd(pool_for: MakePool, calls: int) -> list[int]:
+    """Whose calls the backend gets, one after the other, when each of a crowd sends so many."""
     async with (
         RawBackend(answering(ok())) as backend,
         pool_for(backend.url, connections=1) as pool,
     ):
         owners = [Owner(pool) for _ in range(3 * CROWD)]
         for number, owner in enumerate(owners):
-            for _ in range(4):
+            for _ in range(calls):
                 owner.send(target=f"/{number}")
         for owner in owners:
-            await owner.count(4)
-    asked = [int(request.target[1:]) for request in backend.requests]
+            await owner.count(calls)
+    return [int(request.target[1:]) for request in backend.requests]
+
+
+async def test_where_many_batches_wait_a_turn_is_of_several_calls(pool_for: MakePool) -> None:
+    asked = await asked_in_a_crowd(pool_for, 4)
     turns = [(number, len(list(calls))) for number, calls in groupby(asked)]
-    assert turns[: len(owners)] == [(number, 3) for number in range(len(owners))]
+    assert turns[: 3 * CROWD] == [(number, 3) for number in range(3 * CROWD)]
 
 
 async def test_who_asks_for_no_more_leaves_the_next_a_whole_turn(pool_for: MakePool) -> None:
-    async with (
-        RawBackend(answering(ok())) as backend,
-        pool_for(backend.url, connections=1) as pool,
-    ):
-        owners = [Owner(pool) for _ in range(3 * CROWD)]
-        for number, owner in enumerate(owners):
-            for _ in range(2):
-                owner.send(target=f"/{number}")
-        for owner in owners:
-            await owner.count(2)
-    asked = [int(request.target[1:]) for request in backend.requests]
+    asked = await asked_in_a_crowd(pool_for, 2)
     assert asked[:60] == [number for number in range(30) for _ in range(2)]
 
 
