@@ -6,6 +6,7 @@ At SIGHUP, and when the settings file has changed. What is wrong is told and cha
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.config import ConfigErrors, Settings
@@ -60,6 +61,7 @@ class Reloads:
             while self._again:
                 self._again = False
                 self._told(await self._attempt())
+                gc.collect()  # reading leaves cycles, for which a calm collector takes hours
         finally:
             self._task = None
 

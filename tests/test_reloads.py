@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -170,6 +172,30 @@ async def test_settings_with_mistakes_are_not_taken_over_and_every_mistake_is_to
         written(file, 4)
         process.reloads.now()
         assert await process.told.get() == ()
+
+
+async def test_what_reading_leaves_in_cycles_does_not_lie_until_the_calm_collector_comes(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    left: list[weakref.ref[Cycle]] = []
+
+    def load(watched: Watched) -> Settings:
+        left.append(weakref.ref(Cycle()))
+        return Settings()
+
+    monkeypatch.setattr(Watched, "load", load)
+    async with running(file) as process:
+        gc.disable()
+        try:
+            process.reloads.now()
+            assert await process.told.get() == ()
+            assert [cycle() for cycle in left] == [None]
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize(
