@@ -294,6 +294,41 @@ def test_every_batch_has_its_line_however_many_there_are(journal: Open) -> None:
     assert len(log.lines()) == LINES_A_MINUTE * 3
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status", "error"),
+    [
+        ("client_gone", 0, ""),
+        ("cut", 200, "http_response_incomplete"),
+        ("failed", 502, "connection_terminated"),
+        ("failed", 504, "http_response_timeout"),
+    ],
+)
+def test_every_passed_write_without_an_answer_has_its_line(
+    journal: Open, outcome: str, status: int, error: str
+) -> None:
+    log = journal(sample=0.0)
+    for method in ("GET", "POST"):
+        for _ in range(LINES_A_MINUTE * 2):
+            lost = PassRecord(
+                id="r", method=method, target="/", outcome=outcome, status=status, error=error
+            )
+            log.logs.passthrough(lost)
+    methods = [line["method"] for line in log.lines()]
+    assert methods.count("POST") == LINES_A_MINUTE * 2
+    assert methods.count("GET") == LINES_A_MINUTE
+
+
+@pytest.mark.parametrize("status", [400, 408, 503, 508])
+def test_refusals_are_bounded_for_writes_too(journal: Open, status: int) -> None:
+    log = journal()
+    for _ in range(LINES_A_MINUTE * 2):
+        refused = PassRecord(
+            id="r", method="POST", target="/", outcome="failed", status=status, error="refused"
+        )
+        log.logs.passthrough(refused)
+    assert len(log.lines()) == LINES_A_MINUTE
+
+
 def test_sampling_leaves_out_exactly_its_share_of_what_went_well(journal: Open) -> None:
     log = journal(sample=0.25)
     for _ in range(80):

@@ -3,7 +3,7 @@ the process's state.
 
 A line holds only fields of `lines.FIELDS`, and no control bytes. Bodies and headers never get to
 this module, and the values of a query end here. What a client can cause at will is written
-fifty times a minute and then counted.
+fifty times a minute and then counted; but a batch, and a write that found no answer, always.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 
 import structlog
 
-from gateway.batch import BatchRecord, PassRecord, RefusedRecord
+from gateway.batch import SAFE_METHODS, BatchRecord, PassRecord, RefusedRecord
 from gateway.config import Log
 from gateway.telemetry import lines
 from gateway.telemetry.sink import Sink
@@ -264,14 +264,24 @@ class Logs:
             )
 
     def _admit_passed(self, record: PassRecord) -> dict[str, int] | None:
-        if record.error or record.status >= 500:
-            return self._throttle.admit("request")
+        if record.error or record.status >= 500 or record.outcome == "client_gone":
+            return {} if _lost_write(record) else self._throttle.admit("request")
         # Every so many, rather than at random: the share is exact and nothing is drawn.
         self._sampled += self.sample
         if self._sampled < 1:
             return None
         self._sampled -= 1
         return {}
+
+
+def _lost_write(record: PassRecord) -> bool:
+    """It was for the backend, and its client cannot tell what came of it. What was refused never
+    was: a mistake of the client's, an overload."""
+    if record.method in SAFE_METHODS:
+        return False
+    return record.outcome in ("client_gone", "cut") or bool(
+        record.error and record.status in (502, 504)
+    )
 
 
 def _subrequests(record: BatchRecord) -> dict[str, str | int]:
