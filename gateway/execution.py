@@ -237,7 +237,8 @@ class Run:
         if self._gone:
             return
         self._gone = True
-        self._taken = inf  # nobody is waited for any more
+        self._taken = inf  # nobody is waited for any more,
+        self._writer = None  # nor told: who would be holds us
         self.record.outcome = self.record.outcome or outcome
         self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
         self._cancel_timer()

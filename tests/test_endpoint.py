@@ -16,8 +16,10 @@ import pytest
 from gateway import endpoint
 from gateway.config.settings import Limits, Listener, Paths, Settings, Upstream
 from gateway.endpoint import _Writing
+from gateway.execution import Run
 from gateway.server import serving
 from gateway.server.worker import Gateway
+from gateway.upstream.connection import Connection
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
@@ -28,6 +30,7 @@ from tests.support.raw_backend import (
     refusing,
     silent,
 )
+from tests.support.rings import remain, uncollected
 
 LOOPBACK = Listener(address="127.0.0.1:0")
 
@@ -497,6 +500,21 @@ async def test_when_the_client_leaves_reads_in_flight_are_closed_at_once(chunked
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await backend.until(lambda: backend.open == 0)
+
+
+@either_way
+async def test_of_a_client_that_left_nothing_waits_for_the_collector(chunked: bool) -> None:
+    async with RawBackend(silent) as backend, house(backend) as gateway:
+        with uncollected():
+            post = gateway.post("/bulk", batch(3), chunked=chunked)
+            task = asyncio.ensure_future(post.__aenter__())
+            await backend.until(lambda: len(backend.peers) == 3)
+            assert remain(Run, Connection) == 4
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            async with asyncio.timeout(20):
+                while remain(Run, Connection):
+                    await asyncio.sleep(0)
 
 
 @either_way

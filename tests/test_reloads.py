@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import weakref
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +15,7 @@ from gateway import reloads
 from gateway.config import ConfigErrors, Settings
 from gateway.config.watched import Watched
 from gateway.reloads import Reloads
+from tests.support.rings import uncollected
 
 
 def written(path: Path, width: int) -> None:
@@ -189,13 +189,10 @@ async def test_what_reading_leaves_in_cycles_does_not_lie_until_the_calm_collect
 
     monkeypatch.setattr(Watched, "load", load)
     async with running(file) as process:
-        gc.disable()
-        try:
+        with uncollected():
             process.reloads.now()
             assert await process.told.get() == ()
             assert [cycle() for cycle in left] == [None]
-        finally:
-            gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,7 @@ class Connection(asyncio.Protocol):
         if self.lane is not None:
             self._ended(clean=False, error=exc)
         self.alive = False
+        self._parser = cast(Any, None)  # it holds methods of ours
         self._pool.gone(self)
 
     def pause_writing(self) -> None:
