@@ -14,8 +14,11 @@ begin on this very connection. The one exception asks a client for its body (`_i
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import select
 import ssl
+import termios
 from collections.abc import Callable
 from functools import partial
 from math import inf
@@ -238,7 +241,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.alive = True
         self._poll = select.poll()
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._poll.register(self._fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         lane = self.lane
@@ -315,6 +318,8 @@ class Connection(asyncio.Protocol):
             self._ended(clean=self._said_goodbye(), error=None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.lane is not None and self._may_be_overtaken():
+            self._read_last()
         if self.lane is not None:
             self._ended(clean=False, error=exc)
         self.alive = False
@@ -454,6 +459,22 @@ class Connection(asyncio.Protocol):
         except ssl.SSLError:
             return False
 
+    def _read_last(self) -> None:
+        """What had arrived when a write failed. The transport ends then without a look at it, and
+        it may say why the backend closed: an early 413."""
+        self.alive = False
+        if self.transport.get_extra_info("ssl_object") is not None:
+            return
+        try:
+            while self.lane is not None and (data := os.read(self._fileno(), ONE_WRITE)):
+                self.data_received(data)
+        except OSError:
+            pass  # that was all
+
+    def _fileno(self) -> int:
+        descriptor: int = self.transport.get_extra_info("socket").fileno()
+        return descriptor
+
     def _runs_to_the_end(self) -> bool:
         """Neither length nor chunks: the end of the connection is the end of the body."""
         framed = (b"content-length", b"transfer-encoding")
@@ -521,7 +542,21 @@ class Connection(asyncio.Protocol):
 
     def _written(self) -> bool:
         """An answer may overtake the body it answers; what is left of that is then in the way."""
-        return self.transport.get_write_buffer_size() == 0
+        if self.transport.get_write_buffer_size():
+            return False
+        # What refuses a long body has seldom read it, and may close a moment later.
+        return not self._may_be_overtaken() or (self._status < 400 and not self._unacknowledged())
+
+    def _may_be_overtaken(self) -> bool:
+        """Its request is more than one write."""
+        lane, call = cast("Lane", self.lane), cast(Call, self.call)
+        if lane.exchange is not None:
+            return bool(lane.exchange.upload)
+        return call.body is not None and len(call.body) > ONE_WRITE
+
+    def _unacknowledged(self) -> bool:
+        """The kernel has bytes that the backend's has not."""
+        return any(fcntl.ioctl(self._fileno(), termios.TIOCOUTQ, bytes(4)))
 
     def _reset(self) -> None:
         """Idle again."""

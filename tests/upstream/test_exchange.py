@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import struct
+import threading
 from time import monotonic
 from typing import Any
 
@@ -350,6 +353,38 @@ async def test_an_early_answer_ends_the_upload(pool_for: MakePool) -> None:
         client.exchange.write_eof()
         assert (await Client(pool).over()).complete
     assert len(backend.peers) == 2
+
+
+async def test_an_early_answer_is_not_lost_when_the_upload_fails_before_it_is_read(
+    pool_for: MakePool,
+) -> None:
+    asked, writing, closed = (threading.Event() for _ in range(3))
+
+    def early(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        peer.recv(4096)
+        asked.set()
+        writing.wait(5)
+        peer.sendall(ok(b"enough", status="413 Too Large"))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=early, args=[listener])
+        thread.start()
+        async with pool_for(f"http://127.0.0.1:{listener.getsockname()[1]}") as pool:
+            client = Client(pool, "PUT", upload=10**9)
+            assert await client.exchange.drain()
+            await until(asked.is_set)
+            writing.set()
+            closed.wait(5)
+            client.exchange.write(bytes(1_000_000))  # before anything is read
+            await client.over()
+            assert client.head
+            assert (client.head.status, client.body) == (413, b"enough")
+            assert not pool.connections
+        thread.join()
 
 
 async def test_an_answer_may_be_given_while_the_request_still_comes(pool_for: MakePool) -> None:

@@ -286,25 +286,37 @@ async def test_an_old_connection_is_not_used_again(pool_for: MakePool) -> None:
     assert len(backend.peers) > 1
 
 
-async def test_an_answer_that_overtakes_its_body_costs_the_connection(pool_for: MakePool) -> None:
+@pytest.mark.parametrize(
+    ("size", "status"),
+    [
+        (50_000_000, "413 Too Large"),  # we hold the rest
+        (3_000_000, "200 OK"),  # the kernel does
+        (100_000, "403 Forbidden"),  # the backend's kernel does, for all that we know
+    ],
+)
+async def test_an_answer_that_overtakes_its_body_costs_the_connection(
+    pool_for: MakePool, size: int, status: str
+) -> None:
     async def early(peer: Peer) -> None:
         await peer.head()
-        await peer.send(ok(b"too large", status="413 Too Large"))
+        await peer.send(ok(b"early", status=status))
         await peer.gone()
 
     async with RawBackend(early, answering(ok())) as backend, pool_for(backend.url) as pool:
         owner = Owner(pool)
-        reply = await owner.get(method="POST", body=bytes(50_000_000))
-        assert (reply.status, reply.body) == (413, b"too large")
-        assert (await owner.get()).status == 200
+        reply = await owner.get(method="POST", body=bytes(size))
+        assert (reply.status, reply.body) == (int(status[:3]), b"early")
+        assert (await owner.get(method="POST")).status == 200
     assert len(backend.peers) == 2
 
 
-async def test_a_large_body_arrives_whole(pool_for: MakePool) -> None:
+async def test_a_large_body_arrives_whole_and_leaves_nothing_in_the_way(pool_for: MakePool) -> None:
     body = bytes(range(256)) * 20_000
     async with RawBackend(answering(ok())) as backend, pool_for(backend.url) as pool:
         await Owner(pool).get(method="POST", body=body)
-    assert backend.requests[0].body == body
+        await Owner(pool).get(method="POST", body=body)
+    assert [request.body for request in backend.requests] == [body, body]
+    assert len(backend.peers) == 1
 
 
 async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(
