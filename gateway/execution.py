@@ -239,7 +239,8 @@ class Run:
         self._gone = True
         self._taken = inf  # nobody is waited for any more,
         self._writer = None  # nor told: who would be holds us
-        self.record.outcome = self.record.outcome or outcome
+        if outcome == "cut" or not self.record.outcome:
+            self.record.outcome = outcome
         self.deadline = min(self.deadline, self._execution.clock() + self._terms.gone_grace)
         self._cancel_timer()
         self._release(self._delivery.drop())
@@ -275,7 +276,8 @@ class Run:
             return
         drained = self.deadline >= self._execution.drained_by
         self.deadline = inf
-        self.record.outcome = self.record.outcome or "deadline"
+        if not self._delivery.done:  # else only its client is late
+            self.record.outcome = self.record.outcome or "deadline"
         try:
             self._stop(_drained if drained else _unattended if self._gone else _expired)
         except Exception as mistake:

@@ -389,6 +389,27 @@ async def test_at_the_deadline_what_is_finished_is_delivered_and_the_rest_says_i
     assert scene.recorder.ended[0].outcome == "deadline"
 
 
+async def test_a_deadline_that_finds_nothing_unfinished_is_nobodys_end() -> None:
+    """The results wait for a client that is slow to take them."""
+    scene = Scene(*letters("r"))
+    scene.answer(0)
+    scene.now += 61
+    scene.run.tick(scene.now)
+    assert scene.text() == "<0:200 >"
+    scene.run.finished()
+    assert scene.recorder.ended[0].outcome == ""
+
+
+async def test_an_answer_that_was_cut_after_its_deadline_was_cut() -> None:
+    scene = Scene(*letters("rr"))
+    scene.answer(0)
+    scene.sent(1)
+    scene.now += 61
+    scene.run.tick(scene.now)
+    scene.run.abandon("cut")
+    assert scene.recorder.ended[0].outcome == "cut"
+
+
 async def test_when_the_client_leaves_reads_end_and_writes_that_were_sent_go_on() -> None:
     scene = Scene(*letters("w"), *letters("r"))
     scene.sent(0)
