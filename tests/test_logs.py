@@ -298,6 +298,7 @@ def test_every_batch_has_its_line_however_many_there_are(journal: Open) -> None:
     ("outcome", "status", "error"),
     [
         ("client_gone", 0, ""),
+        ("cut", 200, ""),
         ("cut", 200, "http_response_incomplete"),
         ("failed", 502, "connection_terminated"),
         ("failed", 504, "http_response_timeout"),

@@ -264,7 +264,7 @@ class Logs:
             )
 
     def _admit_passed(self, record: PassRecord) -> dict[str, int] | None:
-        if record.error or record.status >= 500 or record.outcome == "client_gone":
+        if record.error or record.status >= 500 or record.outcome in _LEFT_OPEN:
             return {} if _lost_write(record) else self._throttle.admit("request")
         # Every so many, rather than at random: the share is exact and nothing is drawn.
         self._sampled += self.sample
@@ -279,9 +279,11 @@ def _lost_write(record: PassRecord) -> bool:
     was: a mistake of the client's, an overload."""
     if record.method in SAFE_METHODS:
         return False
-    return record.outcome in ("client_gone", "cut") or bool(
-        record.error and record.status in (502, 504)
-    )
+    return record.outcome in _LEFT_OPEN or bool(record.error and record.status in (502, 504))
+
+
+_LEFT_OPEN = ("client_gone", "cut")
+"""Outcomes of which the client did not get to see the end."""
 
 
 def _subrequests(record: BatchRecord) -> dict[str, str | int]:
