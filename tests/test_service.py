@@ -147,6 +147,7 @@ async def test_options_shows_what_an_endpoint_takes(cors: Cors | None) -> None:
     async with RawBackend(echo) as backend, house(backend, **sections) as gateway:
         async with gateway.client.options(gateway.base + "/v10/bulk", data=b"{") as answer:
             told = await answer.json()
+            assert b'"value":7,' in await answer.read(), "a count is no fraction"
             assert answer.status == 200
             assert answer.headers["Allow"] == "POST, OPTIONS"
             assert answer.headers["X-Request-Id"]

@@ -28,7 +28,7 @@ UNITS = {Duration: "seconds", Size: "bytes", Share: "fraction", Count: "count", 
 class Limit(msgspec.Struct, frozen=True):
     """One bound: its value in the unit, as it is written in a settings file, and what it is of."""
 
-    value: float
+    value: int | float  # compiled, whoever reads a float gets one: 7 would be told as 7.0
     unit: str
     """One of `UNITS`."""
     written: str
