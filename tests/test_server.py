@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +30,7 @@ from gateway.server.worker import Gateway, serving
 from tests.front import SETTINGS, FakeApp, eventually, get, house, raw, sent
 
 TLS = Path(__file__).parent / "tls"
+PROJECT = Path(__file__).parent.parent
 
 
 async def plain(request: web.BaseRequest) -> ClientAnswer:
@@ -493,6 +495,32 @@ async def test_a_socket_file_that_nobody_answers_on_is_replaced(tmp_path: Path) 
             listeners.bind(Listener(address=f"unix:{path}"))
 
 
+def test_a_socket_file_is_removed_by_its_owner_alone(tmp_path: Path) -> None:
+    """One that drains may have a successor at the same path already."""
+    path = tmp_path / "gateway.sock"
+    leaving = listeners.bind(Listener(address=f"unix:{path}"))
+    path.unlink()
+    successor = listeners.bind(Listener(address=f"unix:{path}"))
+    listeners.discard(leaving)
+    assert path.exists()
+    listeners.discard(successor)
+    assert not path.exists()
+
+
+WITHOUT_STREAMS = """
+import os, socket
+os.closerange(0, 3)
+from gateway.server.process import occupy_standard_streams
+occupy_standard_streams()
+os._exit(socket.socket().fileno() <= 2)
+"""
+
+
+def test_no_socket_of_a_process_started_without_standard_streams_gets_its_log() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_STREAMS], cwd=PROJECT, check=False)
+    assert done.returncode == 0
+
+
 def test_an_address_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -686,7 +714,7 @@ async def process_of(path: Path, *arguments: str) -> AsyncIterator[asyncio.subpr
     """`run()` in a process of its own, serving; its lines are on stdout."""
     gateway = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM, str(path), "3600", *arguments),
-        cwd=Path(__file__).parent.parent,
+        cwd=PROJECT,
         stdout=asyncio.subprocess.PIPE,
     )
     try:

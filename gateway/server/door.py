@@ -43,7 +43,12 @@ BAD_AUTHORITY = _refused(400, "bad_target", "expected a path, or http:// and one
 UNKNOWN_METHOD = _refused(501, "unknown_method", "no such method")
 BAD_HOST = _refused(400, "bad_host", "expected one Host field with a valid name")
 BAD_EXPECTATION = _refused(417, "bad_expectation", "expected 100-continue")
-FULL = Failure("connection_limit_reached", "gateway_overloaded", retry_after=1)
+FULL = Failure(
+    "connection_limit_reached",
+    "gateway_overloaded",
+    message="too many clients at once",
+    retry_after=1,
+)
 
 
 def objection(request: web.BaseRequest) -> Failure | None:

@@ -37,6 +37,8 @@ class Door:
     address: str
     """As it was bound: `127.0.0.1:8080`, `[::1]:8080` or `unix:/run/gateway.sock`."""
     tls: ListenerTls | None = None
+    file: tuple[int, int] | None = None
+    """Marks of a Unix socket's own file; another gateway may have put its own in that place."""
 
 
 def _address(sock: socket.socket) -> str:
@@ -56,7 +58,8 @@ def bind(listener: Listener, *, shared: bool = False) -> list[Door]:
             sockets = [_bind_unix(listener.unix)]
         else:
             sockets = _bind_tcp(listener.host, listener.port, shared)
-        return [Door(sock, _address(sock), listener.tls) for sock in sockets]
+        file = None if listener.unix is None else _marks(listener.unix)
+        return [Door(sock, _address(sock), listener.tls, file) for sock in sockets]
     except OSError as exc:
         raise CannotListen(f"{listener.address}: {exc.strerror or exc}") from exc
 
@@ -112,13 +115,21 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
+def _marks(path: str) -> tuple[int, int]:
+    """Of a file. The inode alone may be given out again as soon as nobody listens."""
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns
+
+
 def discard(doors: Iterable[Door]) -> None:
-    """Closes sockets and removes the files of Unix ones."""
+    """Closes sockets and removes the files of Unix ones. A gateway that ends may have a successor
+    at the same path, whose file stays."""
     for door in doors:
         door.sock.close()
-        if door.address.startswith("unix:"):
-            with suppress(OSError):
-                os.unlink(door.address.removeprefix("unix:"))
+        path = door.address.removeprefix("unix:")
+        with suppress(OSError):
+            if door.file is not None and _marks(path) == door.file:
+                os.unlink(path)
 
 
 async def listen(

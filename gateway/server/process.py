@@ -7,6 +7,7 @@ import asyncio
 import ctypes
 import errno
 import gc
+import os
 import resource
 import signal
 from collections.abc import Callable, Coroutine
@@ -45,6 +46,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Runs what `main` makes, to its end."""
     require_c_parser()
+    occupy_standard_streams()
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.get_loop().set_exception_handler(Complaints())
         return runner.run(main())
@@ -56,6 +58,14 @@ def obey(signalled: Callable[[], None], refresh: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     loop.add_signal_handler(signal.SIGHUP, refresh)
+
+
+def occupy_standard_streams() -> None:
+    """Started without them, a process would give their numbers to the next sockets, and write its
+    log to whoever is at the other end."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(spare, True)  # by workers
+    os.close(spare)
 
 
 def raise_descriptor_limit() -> int:
