@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import select
 import ssl
 import termios
@@ -45,6 +46,7 @@ ONE_WRITE: Final = 64 * 1024
 """Up to this size head and body are joined; beyond it the copy costs more than the second write."""
 
 _HTTP1 = b"HTTP/1."
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 _NAMES = Names()
@@ -344,7 +346,9 @@ class Connection(asyncio.Protocol):
             return  # of a second answer to one call; `_marks` tells
         call, marks = self.call, self._marks
         assert call is not None
-        self._reason = marks[1] if len(marks) == 2 else _joined(marks)
+        reason = marks[1] if len(marks) == 2 else _joined(marks)
+        # It has no meaning (RFC 9112 4), so the answer is good without.
+        self._reason = b"" if reason != b"OK" and _CONTROL.search(reason) else reason
         marks.clear()
         # What comes later, as trailers do, is no part of it.
         self._headers = headers = tuple(self._fields)

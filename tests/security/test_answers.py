@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.config.settings import Limits, Timeouts, Upstream
+from tests.front import raw
 from tests.security.siege import (
     AGENDIZE,
     FORMATS,
@@ -111,6 +112,19 @@ ACTING = [
     "Cache-Control: public, max-age=999", "X-Accel-Redirect: /internal", "X-Sendfile: /etc/passwd",
     "X-Request-Id: theirs", "Content-Encoding: identity", "Content-Type: text/html", "Date: x",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("control", [b"\x00", b"\x07", b"\x1b[31m", b"\x7f"])
+async def test_a_phrase_with_control_bytes_is_left_out(control: bytes) -> None:
+    head = b"HTTP/1.1 200 OK" + control + b"\r\nContent-Type: application/json\r\n"
+    answer = head + b'Content-Length: 6\r\n\r\n["ok"]'
+    async with RawBackend(always(answer)) as backend, siege(backend) as gate:
+        listed = await gate.bulk(SUGARCRM, [SUGARCRM.entry("/a")])
+        async with raw(gate.address) as client:
+            client.send(got("/a"))
+            passed = await client.reader.readuntil(b"\r\n")
+    assert listed.json[0]["status_text"] == "OK"  # what 200 is called
+    assert passed == b"HTTP/1.1 200 \r\n"
 
 
 @pytest.mark.parametrize("path", [*(form.path for form in FORMATS), TRUTO])
