@@ -552,8 +552,16 @@ def test_a_request_is_routed_by_its_normal_form_and_passes_through_without_one(
         ("/%2562ulk", True),
         ("/%2Fbulk", True),
         ("/rest%2F/bulk", True),
+        ("/bulk/", True),
+        ("/bulk;x", True),
+        ("/bulk;x/?y", True),
+        ("/rest;x/;y/bulk%3Bz", True),
+        ("/bulk%252F", True),
         ("/bulk/1", False),
+        ("/bulk;/1", False),
+        ("/rest/v10/Accounts;x=/bulk/a", False),
         ("/rest/v10/Accounts?url=/bulk", False),
+        ("/rest/v10/Accounts?url=/bulk/;", False),
         ("/rest/v10/bulkimport", False),
         ("/a%2Fb", False),
     ],
@@ -562,3 +570,9 @@ def test_a_bulk_call_inside_a_bulk_call_is_known_by_the_same_router(
     text: str, recursion: bool
 ) -> None:
     assert ENDPOINTS.recursion(target.normalise(text)) is recursion
+
+
+def test_an_endpoint_may_end_with_a_slash_itself() -> None:
+    endpoints = Endpoints([(Pattern("/do/all/"), "all")])
+    assert endpoints.recursion("/do/all/")
+    assert endpoints.recursion("/do/%2561ll/?x=1")

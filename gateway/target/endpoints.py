@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 from gateway.errors import BadTarget
-from gateway.target.form import ABSOLUTE, decoded, normalise
+from gateway.target.form import ABSOLUTE, normalise, readings
 from gateway.target.patterns import Pattern
 
 Entry = TypeVar("Entry")
@@ -58,13 +58,15 @@ class Endpoints(Generic[Entry]):
         return routed
 
     def recursion(self, target: str) -> bool:
-        """Whether a subrequest (normal form) is a bulk call, however often a backend decodes it."""
-        if not target.endswith(self._endings) and "?" not in target and "%" not in target:
-            return False
+        """Whether a subrequest (normal form) is a bulk call, whatever a backend makes of its path:
+        decoded once or twice, without path parameters, or without a slash at its end."""
         path = target.partition("?")[0]
-        if self.match(path) is not None:
-            return True
-        return "%" in path and any(self.match(reading) is not None for reading in decoded(path))
+        odd = "%" in path or ";" in path or path.endswith("/")
+        if not odd:
+            return path.endswith(self._endings) and self.match(path) is not None
+        return any(
+            self.match(reading) or self.match(reading.rstrip("/")) for reading in readings(path)
+        )
 
 
 def rooted(received: str) -> str:

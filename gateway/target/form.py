@@ -190,6 +190,18 @@ def decoded(path: str) -> Iterator[str]:
             yield _SLASHES.sub("/", reading)
 
 
+_PARAMETERS = re.compile(r"(?:(?<!/)/*+;[^/]*+)+")
+
+
+def readings(path: str) -> Iterator[str]:
+    """A path (normal form) as backends read it: decoded, and without path parameters, which Java's
+    cut off (`/a;x/b` and `/a/;x/b` are `/a/b` to them)."""
+    for reading in decoded(path):
+        yield reading
+        if ";" in reading:
+            yield _PARAMETERS.sub("", reading) or "/"
+
+
 def segment(text: str) -> str:
     """A value as one path segment: all but RFC 3986's unreserved characters is encoded."""
     return _encode(text, "")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 from gateway.batch import Failure
-from gateway.target.form import decoded
+from gateway.target.form import readings
 from gateway.target.patterns import Pattern, joined
 
 _METHOD_DENIED = Failure(
@@ -51,7 +50,7 @@ class PathRules:
         path = target.partition("?")[0]
         if self.slash == "refuse" and _ENCODED_SLASH.search(path):
             return _SLASH_DENIED
-        if self._any and not all(map(self._permitted, _readings(path))):
+        if self._any and not all(map(self._permitted, readings(path))):
             return _PATH_DENIED
         return None
 
@@ -63,13 +62,3 @@ class PathRules:
 
 
 _ENCODED_SLASH = re.compile(r"%(?:25)?2[Ff]")
-_PARAMETERS = re.compile(r"(?:(?<!/)/*+;[^/]*+)+")
-
-
-def _readings(path: str) -> Iterator[str]:
-    """The path as backends read it: decoded, and without path parameters, which Java's cut off
-    (`/a;x/b` and `/a/;x/b` are `/a/b` to them)."""
-    for reading in decoded(path):
-        yield reading
-        if ";" in reading:
-            yield _PARAMETERS.sub("", reading) or "/"

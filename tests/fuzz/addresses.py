@@ -92,11 +92,12 @@ def _judged(normal: str) -> str:
     path = normal.partition("?")[0]
     decoded = [path, target.form.spelt_out(path), target.form.spelt_out(path, 2)]
     merged = [re.sub(r"/+", "/", reading) for reading in decoded]
+    without = [re.sub(r"/+", "/", re.sub(r";[^/]*", "", reading)) for reading in decoded]
     recursion = BULK.recursion(normal)
-    assert recursion == any(BULK.match(reading) for reading in (*decoded, *merged))
+    named = [reading.rstrip("/") for reading in (*decoded, *merged, *without)]
+    assert recursion == any(map(BULK.match, named))
     allowed = RULES.refusal("GET", normal) is None
     if allowed:
-        without = [re.sub(r"/+", "/", re.sub(r";[^/]*", "", reading)) for reading in decoded]
         for reading in (*decoded, *merged, *without):
             assert re.match(r"/open(?:/|\Z)", reading)
             assert not re.match(r"/open/secret(?:/|\Z)", reading)

@@ -51,6 +51,13 @@ def aliases(path: str) -> list[str]:
         path.replace("/", "%252F").replace("%252F", "/", 1),
         f"/%2F{path[1:]}",  # nginx merges slashes
         f"{before}%252f{last}",
+        f"{path}/",
+        f"{path}/?x=1",
+        f"{path}%2f",
+        f"{path};x=1",  # Java's servers cut path parameters off
+        f"{path}%3bx",
+        f"{path};/",
+        f"{before};x/{last}",
     ]
 
 
@@ -70,7 +77,7 @@ async def test_a_bulk_call_inside_a_bulk_call_is_known_by_every_alias(form: Form
 
 
 NO_BULK = [
-    "/batch/", "/BATCH", "/batch;x", "/batch%3bx", "/batch.json", "/x/batch", "/batch/x",
+    "/BATCH", "/batch.json", "/batch/;x/1", "/x/batch", "/batch/x",
     "/%2562atch%20", "/bulk%00"[:-3] + "s", "/v100/bulk", "/v_1/bulk", "/rest/batch",
     "/api/2.3/batch/1",
 ]  # fmt: skip
@@ -88,7 +95,7 @@ async def test_the_router_of_requests_and_that_of_subrequests_are_one() -> None:
             assert outside.status in (200, 400), path
             answer = await gate.bulk(GUIDEWIRE, [GUIDEWIRE.entry(path, "POST", body={})])
             inside = GUIDEWIRE.statuses(answer) if answer.status == 200 else [answer.status]
-            # Decoded once or twice more it may be one to somebody, so it is refused all the same.
+            # Decoded more often, or cut, it may be one to a backend, so it is refused all the same.
             assert inside in ([200], [508]) if passes else inside == [508], path
         for path in NO_BULK:
             answer = await gate.bulk(GUIDEWIRE, [GUIDEWIRE.entry(path, "POST", body={})])
