@@ -404,7 +404,8 @@ class Run:
             refusal = self._refusal(work)
             if refusal is not None:
                 reply = failed(refusal, work if isinstance(work, Call) else None)
-                self._recorder.subrequest(self.record, step, reply)
+                if reply.call is not None:
+                    self._recorder.subrequest(self.record, step, reply)
                 pending.extend(expansion.took(work, reply))
             elif isinstance(work, Evaluate):
                 self._evaluate(work)
@@ -412,6 +413,8 @@ class Run:
                 self._parked.append(work)
             else:
                 self._offer(work)
+        for reply in expansion.refused():
+            self._recorder.subrequest(self.record, step, reply)
         self._release(expansion.shed())
         if not expansion.done:
             return []

@@ -27,6 +27,7 @@ from gateway.batch import (
     failed,
 )
 from gateway.dialects import create
+from gateway.errors import Unresolved
 from gateway.execution import Execution, Run, Terms
 from gateway.headers import HeaderPolicy
 from gateway.planning.graph import plan
@@ -287,6 +288,25 @@ async def test_an_entry_refused_by_the_rules_is_a_403_and_the_rest_runs() -> Non
     scene.answer(0)
     scene.answer(2)
     assert scene.text() == "<0:200 1:403 2:200 >"
+
+
+class Missing:
+    """A target with a reference that finds nothing."""
+
+    text = "/${gone}"
+
+    def fill(self, scope: object) -> str:
+        raise Unresolved("requests[0]: a reference finds nothing")
+
+
+async def test_a_write_that_cannot_be_made_is_told_of_like_one_that_was_refused() -> None:
+    scene = Scene(sub("POST", 0, target=Missing()), sub(place=1))
+    scene.answer(1)
+    assert scene.text() == "<0(424 )1:200 >"
+    scene.run.finished()
+    assert scene.recorder.steps() == [0, 1]
+    (failure,) = scene.recorder.failures
+    assert (failure.details, failure.sent) == ("unresolved_reference", False)
 
 
 async def test_ten_thousand_entries_that_are_never_sent_are_no_recursion() -> None:

@@ -177,6 +177,7 @@ class Expansion:
         self._failed = False
         self._kept_size = 0
         self._let_go = 0
+        self._unsent: list[Reply] = []
 
     # --- what execution asks ---------------------------------------------------------------------
 
@@ -217,6 +218,11 @@ class Expansion:
         """Bytes held by replies that came since the last time and will never be delivered."""
         let_go, self._let_go = self._let_go, 0
         return let_go
+
+    def refused(self) -> list[Reply]:
+        """Results made here since the last time, of runs or expressions that never were a call."""
+        refused, self._unsent = self._unsent, []
+        return refused
 
     @property
     def done(self) -> bool:
@@ -393,6 +399,8 @@ class Expansion:
     def _fail(self, run: _Run, reply: Reply) -> None:
         self._failed = True
         run.replies.append(reply)
+        if reply.call is None and reply.failure is not None and not reply.failure.sent:
+            self._unsent.append(reply)
 
     def _stop(self, run: _Run, failure: Failure) -> list[Work]:
         """A run that cannot go on, and a result that says why."""
