@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.admin import problem
 from gateway.server.listeners import Certificates, Door
 
-PARTING = 1.0
+PARTING = 0.25
 """Seconds for answers that are in hand at the end."""
 MOST = 32
 """Connections at a time, of the descriptors that are spared for more than clients."""

@@ -7,14 +7,16 @@ The drain, as Kubernetes needs it (DESIGN part 4). All of it lies within `drain.
 2. The listeners close. Connections that are still open get 503 for what they ask.
 3. When nothing is in hand, and clients have taken what they were answered, idle connections, event
    streams and tunnels are closed: a clean end.
-4. At the end of the time, or at a second signal, whatever is left is cut: a forced one.
+4. At the end of the time, or at a second signal, whatever is left is cut: a forced one. The time of
+   bulk calls is over earlier, so that they end validly; at a second signal they have a moment for
+   it (RELIABILITY part 10).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -29,6 +31,8 @@ from gateway.server.operations import serve_operators
 
 PARTING = 1.0
 """Seconds for closed connections to take their last bytes, and for cancelled handlers to end."""
+LAST_WORDS = 0.5
+"""Seconds, after a second signal, for bulk calls to say what has become of them."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +52,8 @@ class App(House, Protocol):
     async def start(self) -> None: ...
 
     def drain(self, deadline: float) -> None:
-        """Readiness falls, and everything in flight ends by `deadline` (loop time)."""
+        """Readiness falls, and everything in flight ends by `deadline` (loop time). May be told
+        again, of an earlier one."""
 
     def shut(self) -> None:
         """From now on a new request is answered 503, in its dialect's own shape."""
@@ -130,10 +135,20 @@ class Worker:
                 while self.clients.behind:  # noqa: ASYNC110  # transports do not tell when
                     await asyncio.sleep(TICK)
         except TimeoutError:
-            return self._nothing_in_hand and not self._hurried
+            if self._hurried:
+                await self._last_words()
+                return False
+            return self._nothing_in_hand
         finally:
             self._limit = None
         return True
+
+    async def _last_words(self) -> None:
+        self._shut()
+        self.app.drain(asyncio.get_running_loop().time())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self.app.idle.wait()
 
     @property
     def _nothing_in_hand(self) -> bool:
