@@ -23,6 +23,7 @@ from gateway.config.settings import Limits, Shed, Timeouts, Upstream
 from gateway.headers import HeaderPolicy, TrustedProxies
 from gateway.proxy import Proxy
 from gateway.proxy.fields import Downward, Upward
+from gateway.proxy.passage import Passage
 from gateway.reception import Manners
 from gateway.server.worker import Gateway
 from gateway.target import PathRules, Pattern
@@ -38,6 +39,7 @@ from tests.support.raw_backend import (
     ok,
     refusing,
 )
+from tests.support.rings import remain, uncollected
 
 NAME = "bulk-gateway-test"
 VIA = f"Via: 1.1 {NAME}\r\n".encode()
@@ -644,6 +646,16 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_closes_its_backend
         async with asyncio.timeout(10):
             await place.backend.peers[0].closed.wait()
         assert place.backend.requests == []
+
+
+async def test_of_an_upload_whose_client_left_nothing_waits_for_the_collector() -> None:
+    with uncollected():
+        async with passing() as place:
+            async with client_of(place) as client:
+                client.send(get("/", "Content-Length: 10", method="POST") + b"abc")
+                await place.backend.until(lambda: bool(place.backend.peers))
+                assert remain(Passage) == 1
+            await eventually(lambda: not remain(Passage))
 
 
 async def test_a_body_that_breaks_its_framing_never_reaches_the_backend_as_a_whole_one() -> None:

@@ -185,6 +185,9 @@ class Passage:
                 answer = await end
                 pump.cancel()
             return answer
+        except asyncio.CancelledError as left:
+            left.__traceback__ = None  # its frames hold it, and what was carried last
+            raise
         finally:
             self.abandon()
 

@@ -321,6 +321,8 @@ class Client(Reading):
 
     def served(self, request: web.BaseRequest) -> None:
         """The handler has ended, however it did."""
+        if (error := request.content.exception()) is not None:
+            error.__traceback__ = None  # its frames hold it, and what was read last
         answer = self.answer
         if answer is not None and answer.began and not answer.ended:
             answer.cut()

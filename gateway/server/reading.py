@@ -107,6 +107,8 @@ class Reading(RequestHandler):
     def _look_at(self, known: int, data: bytes, certain: bool, small: bool) -> None:
         """What is not simply one request. `certain`: the read began with one."""
         messages, request = self._messages, self._current_request
+        if messages and isinstance(messages[-1][0], _ErrInfo):
+            messages[-1][0].exc.__traceback__ = None  # its frames hold it, and what was read
         if certain and messages and isinstance(messages[0][0], _ErrInfo):
             self._read_again(data)
         if not small:

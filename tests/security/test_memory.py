@@ -204,3 +204,38 @@ async def names(gate: Scales, number: int) -> None:
     assert await gate.say(posted("/bulk", json.dumps({"requests": keyed}).encode())) == 200
     assert await gate.say(posted("/batch", GUIDEWIRE.document(map(GUIDEWIRE.entry, paths)))) == 200
     assert await gate.say(got(f"/{number}", fields)) == 200
+
+
+# --- what clients leave behind -------------------------------------------------------------------
+
+NO_HEAD = head("GET / HTTP/1.1", [("X", "x" * 7000)] * 8)[:-2] + b"no field\r\n\r\n"
+HALF = posted("/x", b"x" * MIB)[:-1]
+SEEN = 100_000
+
+
+async def test_what_a_client_said_goes_when_the_client_does(tmp_path: Path) -> None:
+    """Whatever error its end is, no ring of that and what was read waits for the collector."""
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listening(peer: Peer) -> None:
+        while b" /x " not in (said := await peer.head()):
+            await peer.send(ok())
+        await peer.read(SEEN)
+        arrived.put_nowait(said)
+        await peer.gone()
+
+    async def upload() -> None:
+        async with raw(gate.gateway.address) as client:
+            client.send(HALF)
+            await arrived.get()
+
+    async def nonsense() -> None:
+        assert await gate.say(NO_HEAD) == 400
+
+    async with RawBackend(listening) as backend, scales(tmp_path, backend) as gate:
+        for leave in (nonsense, upload):
+            for _ in range(20):
+                await leave()
+            async with gate.weighed(leave.__name__, 6 * MIB):
+                for _ in range(200):
+                    await leave()
