@@ -443,7 +443,7 @@ class Run:
         self._evaluations.discard(task)
         try:
             if task.cancelled():
-                reply = failed(self._struck or _unattended(_NOTHING))
+                reply = failed(self._struck or self._unsent)
             else:
                 reply = task.result()
                 self._watch(reply)
@@ -531,7 +531,7 @@ class Run:
     def _stop(self, verdict: Verdict) -> None:
         """Nothing new starts. Every outstanding call is asked about: it ends now, or runs on."""
         self._verdict = verdict
-        unsent = verdict(_NOTHING) or _unattended(_NOTHING)
+        unsent = self._unsent
         for index in self._schedule.stop():
             self._skip(index, unsent)
         waiting = [item[-1] for item in sorted(self._queue)] + self._parked
@@ -544,6 +544,12 @@ class Run:
             task.cancel()
         self._lane.stop(verdict)
         self._deliver()
+
+    @property
+    def _unsent(self) -> Failure:
+        """Why what has not begun, or was begun in vain, is over."""
+        verdict = self._verdict
+        return (verdict and verdict(_NOTHING)) or _unattended(_NOTHING)
 
     def _open_gate(self, reply: Reply) -> None:
         """The first reply: it may be the answer to the whole batch (D-S2, D-T13)."""

@@ -13,12 +13,14 @@ import aiohttp
 import pytest
 
 from gateway import evaluation
-from gateway.config.settings import Listener, Settings, Upstream
+from gateway.config.settings import Limits, Listener, Settings, Upstream
 from gateway.server import serving
 from tests.front import Raw, length_of, raw
 from tests.support.raw_backend import Peer, RawBackend, ok
 
 LOOPBACK = Listener(address="127.0.0.1:0")
+ENDLESS = "$match($pad('', 40, 'a') & 'b', /(a*)*c/)"
+"""An expression in JSONata."""
 Route = Callable[[str], Awaitable[bytes]]
 
 
@@ -179,11 +181,10 @@ async def test_jsonata_transforms_records_and_what_never_ends_is_an_error_entry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluation, "SECONDS", 0.4)
-    endless = "$match($pad('', 40, 'a') & 'b', /(a*)*c/)"
     nodes = [
         {"resource": "contacts", "method": "list"},
         _transform("names", "resources.contacts.{'who': name}"),
-        _transform("endless", endless),
+        _transform("endless", ENDLESS),
         {
             "resource": "crm/made",
             "method": "create",
@@ -200,6 +201,21 @@ async def test_jsonata_transforms_records_and_what_never_ends_is_an_error_entry(
     (entry,) = told["errors"]["endless"]
     assert entry["message"] == "resources[2]: an expression takes more than 0.4 s"
     assert f'POST /unified/crm/made?{ACCOUNT} {{"all":["a","b"]}}' in backend.asked
+
+
+async def test_an_expression_that_the_batchs_deadline_ends_is_a_504_like_all_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "SECONDS", 60)
+    nodes = [{"resource": "contacts", "method": "list"}, _transform("endless", ENDLESS)]
+    async with (
+        Backend({}) as backend,
+        gateway(backend, limits=Limits(batch_time=0.2)) as address,
+    ):
+        body = {"integrated_account_id": "A", "resources": nodes}
+        told = await bulk(address, "/batch-request", body)
+    (entry,) = told["errors"]["endless"]
+    assert (entry["statusCode"], entry["message"]) == (504, "resources[1]: batch deadline")
 
 
 def _transform(name: str, expression: str) -> dict[str, Any]:

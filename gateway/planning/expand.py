@@ -331,7 +331,7 @@ class Expansion:
         failure = reply.failure
         if failure is None or failure.message.startswith(self._where):
             return reply
-        message = f"{self._where}: {failure.message}"
+        message = f"{self._where}: {failure.words}"
         return failed(msgspec.structs.replace(failure, message=message), reply.call)
 
     def _made(self, run: _Run, reply: Reply) -> list[Work]:
