@@ -21,8 +21,9 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from gateway.batch import Failure
 from gateway.config import Upstream, UpstreamTls
 
-RESOLVED_SECONDS: Final = 10.0
-"""How long addresses are believed, whatever their TTL, which the resolver does not tell."""
+RESOLVED_SECONDS: Final = 1.0
+"""How long addresses are believed, whatever their TTL, which the resolver does not tell. A crowd of
+new connections asks once, and those after a change go to the new address (RELIABILITY part 9)."""
 HAPPY_EYEBALLS: Final = 0.25
 """RFC 8305 5: the head start of one address over the next."""
 TLS_GOODBYE: Final = 1.0
