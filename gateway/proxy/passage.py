@@ -86,14 +86,14 @@ class Passage:
         )
 
     def abandon(self) -> None:
-        """The client has left. What is in hand ends, and `done` is not told."""
+        """The client has left, or we have. What is in hand ends, and `done` is not told."""
         if self._over:
             return
         self._over = True
         if self._tunnel is not None and self._tunnel.done():
             self._part(self._tunnel.result())
         else:
-            self._record.outcome = "client_gone"
+            self._record.outcome = "cut" if self.wire.dropped else "client_gone"
             self._exchange.abort()
         self._tell()
 

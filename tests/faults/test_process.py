@@ -172,6 +172,8 @@ async def test_a_second_sigterm_cuts_visibly_and_the_status_says_so(busy: Busy) 
         gateway.signal(signal.SIGTERM)
         await cut(client)
         assert await gateway.ended() == 1
+        (line,) = [line for line in gateway.lines if line["event"] == "request"]
+        assert (line["outcome"], line["sent"]) == ("cut", True)
 
 
 async def test_a_second_sigterm_ends_a_bulk_call_validly_and_the_status_says_so(
