@@ -44,5 +44,11 @@ def test_the_caller_is_the_nearest_that_is_no_trusted_proxy(
     assert caller(outer, peer, PROXIES) == who
 
 
+def test_a_list_under_another_spelling_is_the_callers_own_word() -> None:
+    """A proxy appends to the field that it knows, and hands the other on."""
+    outer = (("X-Forwarded-For", "198.51.100.7"), ("X_Forwarded_For", "6.6.6.6"))
+    assert caller(outer, "10.0.0.1", PROXIES) == "198.51.100.7"
+
+
 def test_a_unix_socket_that_nobody_trusts_is_one_caller() -> None:
     assert caller((("X-Forwarded-For", "1.2.3.4"),), "", TrustedProxies()) == "unix"

@@ -103,7 +103,7 @@ def test_what_is_true_of_the_bulk_call_alone_is_not_inherited(name: str) -> None
         "X-Forwarded-User",
         "X-Forwarded-Client-Cert",
         "X-Real-IP",
-        "x_real.ip",
+        "x-rEAL-ip",
         "X-Original-URL",
         "X-Rewrite-URL",
         "True-Client-IP",
@@ -118,6 +118,14 @@ def test_what_is_true_of_the_bulk_call_alone_is_not_inherited(name: str) -> None
 def test_an_identity_is_believed_of_a_trusted_peer_only(name: str) -> None:
     assert inherit(fields(name), trusted=False) == []
     assert inherit(fields(name), trusted=True) == [name]
+
+
+@pytest.mark.parametrize("name", ["X_Real_IP", "x-real.ip", "SSL_CLIENT_VERIFY"])
+def test_an_identity_in_disguise_is_believed_of_nobody_unless_it_is_listed(name: str) -> None:
+    assert inherit(fields(name), trusted=True) == []
+    listed = HeaderPolicy(odd_names=frozenset({name}))
+    assert inherit(fields(name), policy=listed, trusted=True) == [name]
+    assert inherit(fields(name), policy=listed, trusted=False) == []
 
 
 def test_the_dialects_list_and_the_operators_list_are_not_inherited() -> None:
@@ -144,7 +152,7 @@ def test_what_connection_names_is_not_inherited() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Authorization", "Cookie", "OAuth-Token", "X-Real-IP", "X_Real_IP", "X-Tenant", "Session",
+    ["Authorization", "Cookie", "OAuth-Token", "X-Real-IP", "x-real-IP", "X-Tenant", "Session",
      "traceparent"],
 )  # fmt: skip
 def test_connection_cannot_name_credentials_and_identities_away(name: str) -> None:
@@ -381,8 +389,10 @@ def test_host_is_the_settings_word(setting: str, outer: Headers, sent: str) -> N
 
 FORWARDED = (
     ("Host", "inner"),
+    ("X_Forwarded.Proto", "gopher"),
     ("X-Forwarded-For", "1.1.1.1"),
-    ("x_forwarded_for", "2.2.2.2"),
+    ("x-forwarded-for", "2.2.2.2"),
+    ("x_forwarded_for", "6.6.6.6"),
     ("X-Forwarded-Proto", "https"),
     ("X-Forwarded-Host", "crm.example"),
 )
@@ -496,8 +506,8 @@ def test_what_is_no_network_is_refused() -> None:
 def forward(
     outer: Headers, written: Headers = (("Host", "h"), ("Via", "v")), **how: object
 ) -> Headers:
-    options: dict[str, object] = {"trusted": True}
-    return headers.forward_request(outer, written, NO_LISTS, **(options | how))  # type: ignore[arg-type]
+    options: dict[str, object] = {"trusted": True, "policy": NO_LISTS}
+    return headers.forward_request(outer, written, **(options | how))  # type: ignore[arg-type]
 
 
 def test_a_request_goes_up_in_order_as_spelt_and_with_its_repetitions() -> None:
@@ -534,7 +544,9 @@ def test_a_request_leaves_behind_what_concerns_this_hop_and_what_is_written_anew
 def test_an_untrusted_peers_identities_do_not_pass_through() -> None:
     outer = (("X-Real-IP", "1"), ("X_Forwarded_User", "root"), ("Accept", "a"))
     assert names(forward(outer, trusted=False)) == ["Host", "Accept", "Via"]
-    assert len(forward(outer)) == 5
+    assert names(forward(outer)) == ["Host", "X-Real-IP", "Accept", "Via"]
+    listed = HeaderPolicy(odd_names=frozenset({"X_Forwarded_User"}))
+    assert len(forward(outer, policy=listed)) == 5
 
 
 def test_connection_cannot_take_credentials_away_on_the_way_up() -> None:

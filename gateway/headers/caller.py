@@ -6,7 +6,6 @@ import re
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from gateway.batch import Headers
-from gateway.headers.names import normal
 from gateway.headers.policy import TrustedProxies
 
 _WITH_PORT = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d+|\[([^\]]*)\](?::\d+)?")
@@ -25,7 +24,7 @@ def caller(outer: Headers, peer: str | None, proxies: TrustedProxies) -> str:
     known = peer or "unix"
     if not proxies.trusted(peer):
         return _site(known)
-    lists = [value for name, value in outer if normal(name) == "x-forwarded-for"]
+    lists = [value for name, value in outer if name.lower() == "x-forwarded-for"]
     for entry in reversed(",".join(lists).split(",")):
         if entry := entry.strip():
             known = _bare(entry)

@@ -138,3 +138,14 @@ def kind(name: str) -> Kind:
     if name in _IDENTITY or name.startswith(_IDENTITY_PREFIXES):
         return Kind.IDENTITY
     return Kind.TRACE if name in _TRACE else Kind.PLAIN
+
+
+@lru_cache(maxsize=256)
+def disguised(spelling: str) -> bool:
+    """Whether `_` or `.` stands for `-` in a field that only we or a trusted peer may write.
+
+    A proxy that sets such a field replaces its own spelling alone and hands the others on, so they
+    are its client's word (CVE-2025-64484).
+    """
+    odd = "_" in spelling or "." in spelling
+    return odd and kind(normal(spelling)) in (Kind.NEVER, Kind.IDENTITY)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 
 import msgspec
 
-from gateway.headers.names import normal
+from gateway.headers.names import disguised, normal
 
 _LONGEST = 64
 """Of an address as text, with the name of an interface behind it."""
@@ -23,12 +23,16 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     """No subrequest brings them. They identify the caller to this backend, so `Connection` cannot
     name them away either."""
     odd_names: frozenset[str] = frozenset()
-    """Names with `_` or `.` that a subrequest may bring all the same."""
+    """Names with `_` or `.` that a subrequest may bring all the same, and a trusted peer."""
 
     def __post_init__(self) -> None:
         for field in self.__struct_fields__:
             names = frozenset(normal(name) for name in getattr(self, field))
             msgspec.structs.force_setattr(self, field, names)
+
+    def believes(self, spelling: str) -> bool:
+        """Whether what a trusted peer says of the caller is its own word, by the field's name."""
+        return not disguised(spelling) or normal(spelling) in self.odd_names
 
 
 class TrustedProxies:

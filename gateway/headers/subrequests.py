@@ -17,7 +17,7 @@ from functools import lru_cache
 from gateway.batch import HeaderRules, Headers
 from gateway.errors import BadHeader
 from gateway.headers.connection import options, removed_by
-from gateway.headers.names import Kind, kind, normal
+from gateway.headers.names import Kind, disguised, kind, normal
 from gateway.headers.policy import HeaderPolicy
 
 _INHERITED = (Kind.PLAIN, Kind.TRACE)
@@ -45,7 +45,6 @@ def _inherits(
 ) -> Callable[[str], bool | None]:
     """Whether fields of a name are inherited, as long as `Connection` does not name them; None:
     that is `Connection`, which is not."""
-    kinds = (*_INHERITED, Kind.IDENTITY) if trusted else _INHERITED
     besides = {name for name in rules.also_inherited if kind(name) is Kind.OUTER}
     never = policy.never_inherit | rules.never_inherited
 
@@ -54,7 +53,11 @@ def _inherits(
         name = normal(spelling)
         if name == "connection":
             return None
-        return name not in never and (kind(name) in kinds or name in besides)
+        if name in never:
+            return False
+        if kind(name) is Kind.IDENTITY:
+            return trusted and policy.believes(spelling)
+        return kind(name) in _INHERITED or name in besides
 
     return verdict
 
@@ -190,8 +193,10 @@ def first(headers: Headers, name: str) -> str | None:
 
 
 def by_name(headers: Headers) -> dict[str, list[str]]:
-    """All values of each name (normal form), for whoever asks about more than one."""
+    """All values of each name (normal form), for whoever asks about more than one; without those
+    that are disguised."""
     values: dict[str, list[str]] = {}
     for spelling, value in headers:
-        values.setdefault(normal(spelling), []).append(value)
+        if not disguised(spelling):
+            values.setdefault(normal(spelling), []).append(value)
     return values

@@ -136,7 +136,8 @@ async def test_names_that_a_backend_may_take_for_one_are_refused_with_nothing_se
 @pytest.mark.parametrize("path", [*(form.path for form in FORMATS), TRUTO, "/passed"])
 async def test_an_outer_identity_is_believed_of_trusted_peers_alone(path: str) -> None:
     """Fields come in several requests, since each may have 128 of them."""
-    kept = [pair for pair in forged(IDENTITIES) if "forwarded" not in pair[0].lower()]
+    said = {name for name, _ in forged(IDENTITIES) if "forwarded" not in name.lower()}
+    disguised = {name for name in said if "_" in name or "." in name}
     document = {
         TRUTO: truto({"resource": "r", "method": "list"}),
         "/passed": b"{}",
@@ -149,12 +150,42 @@ async def test_an_outer_identity_is_believed_of_trusted_peers_alone(path: str) -
                 assert (await gate.ask(posted(path, document, some))).status == 200
         received = b"".join(request.head for request in backend.requests)
         if trusted:
-            assert all(f"{name}: {FORGED}".encode() in received for name, _ in kept)
+            arrived = {name for name in said if f"\r\n{name}: {FORGED}".encode() in received}
+            assert arrived == said - disguised
         else:
             assert FORGED.encode() not in received
             for request in backend.requests:
                 assert request.all("x-forwarded-for") == [b"127.0.0.1"]
                 assert not [n for n, times in variables(request).items() if times > 1]
+
+
+@pytest.mark.parametrize("path", [*(form.path for form in FORMATS), TRUTO, "/passed"])
+async def test_nobody_speaks_for_a_trusted_proxy_in_another_spelling(path: str) -> None:
+    """It writes the fields that it knows, and hands their like on (CVE-2025-64484)."""
+    theirs = {
+        "X-Forwarded-For": b"1.2.3.4, 127.0.0.1",
+        "X-Forwarded-Proto": b"https",
+        "X-Forwarded-Host": b"shop.example",
+        "X-Remote-User": b"alice",
+    }
+    said = [(name, value.decode().partition(",")[0]) for name, value in theirs.items()]
+    document = {
+        TRUTO: truto({"resource": "r", "method": "list"}),
+        "/passed": b"{}",
+        **{form.path: form.document([form.entry("/x")]) for form in FORMATS},
+    }[path]
+    lists = HeaderLists(trusted_proxies=("127.0.0.0/8",))
+    for odd in ("_", "."):
+        forgeries = [(name.replace("-", odd), FORGED) for name in theirs]
+        async with RawBackend(echo) as backend, siege(backend, headers=lists) as gate:
+            for outer in (forgeries + said, said + forgeries):
+                assert (await gate.ask(posted(path, document, outer))).status == 200
+        assert len(backend.requests) == 2
+        for request in backend.requests:
+            assert FORGED.encode() not in request.head
+            assert {name: request.all(name.lower()) for name in theirs} == {
+                name: [value] for name, value in theirs.items()
+            }
 
 
 CREDENTIALS = [
