@@ -46,6 +46,10 @@ ONE_WRITE: Final = 64 * 1024
 """Up to this size head and body are joined; beyond it the copy costs more than the second write."""
 
 _HTTP1 = b"HTTP/1."
+
+_CLOSED: Final = ("connection_terminated", "closed")
+_RESET: Final = ("connection_terminated", "reset")
+_SPOKE_FIRST: Final = ("http_protocol_error", "spoke_first")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -189,6 +193,19 @@ class Connection(asyncio.Protocol):
         """Whether bytes or an end arrived that the event loop has not told us of yet."""
         return bool(self._poll.poll(0))
 
+    def unusable(self) -> Failure | None:
+        """Why nothing can be sent on it, though it is new."""
+        if not self.alive:
+            return Failure(*(self._flaw or _CLOSED))
+        # Under TLS session tickets come unasked.
+        if self.transport.get_extra_info("ssl_object") is not None or not self.readable():
+            return None
+        try:
+            flaw = _SPOKE_FIRST if os.read(self._fileno(), 1) else _CLOSED
+        except OSError:
+            flaw = _RESET
+        return Failure(*flaw)
+
     def close(self) -> None:
         """Ends an idle connection in good manners."""
         self.alive = False
@@ -250,6 +267,7 @@ class Connection(asyncio.Protocol):
         if lane is None:
             # An answer nobody asked for, a 408 say. Never the next call's (RELIABILITY trap 3).
             self.abort()
+            self._flaw = _SPOKE_FIRST
             return
         arrived, before = len(data), self._received
         self._received = before + arrived

@@ -130,6 +130,7 @@ _UNREACHABLE = Failure("destination_unavailable", "unreachable")
 _OUT_OF_DESCRIPTORS = Failure("connection_limit_reached", "descriptors")
 _CONNECT_FAILURES = {
     errno.ECONNREFUSED: Failure("connection_refused", "refused"),
+    errno.ECONNRESET: Failure("connection_terminated", "reset"),
     errno.ENOENT: Failure("destination_unavailable", "no_socket"),
     errno.EACCES: Failure("destination_unavailable", "not_allowed"),
     errno.ETIMEDOUT: Failure("connection_timeout", "connect_timeout"),

@@ -50,7 +50,12 @@ REPLAYABLE: Final = 64 * 1024
 """The largest body that is sent twice."""
 
 _RETRIED_CONNECTS = frozenset(
-    {"connection_refused", "destination_unavailable", "connection_timeout"}
+    {
+        "connection_refused",
+        "connection_terminated",
+        "connection_timeout",
+        "destination_unavailable",
+    }
 )
 
 
@@ -435,10 +440,9 @@ class Pool:
         self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         if isinstance(result, Failure):
             self._not_connected(result)
-        elif not result.alive or (self.origin.tls is None and result.readable()):
-            # Under TLS session tickets come unasked.
+        elif flaw := result.unusable():
             result.abort()
-            self._not_connected(_SPOKE_FIRST)
+            self._not_connected(flaw)
         else:
             self._connected(result)
 
@@ -587,5 +591,4 @@ class Pool:
 
 _CLOSED = Failure("proxy_internal_response", "closed")
 _BAD_HEAD = Failure("proxy_internal_error", "bad_head")
-_SPOKE_FIRST = Failure("http_protocol_error", "spoke_first")
 _NO_TURN = Failure("connection_limit_reached", "no_connection", retry_after=1)

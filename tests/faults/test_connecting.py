@@ -217,6 +217,38 @@ async def test_what_a_backend_says_before_it_is_asked_is_no_answer(
         await it.works()
 
 
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_connection_that_ends_before_anything_was_sent(
+    heard: bool, end: str, stage: SetStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was never there, so also a write may be tried again on another one, and nothing of it is
+    called an answer."""
+    connect = Origin.connect
+
+    async def ended(origin: Origin, make: Callable[[], Connection]) -> Any:
+        before = len(backend.peers)
+        connection = await connect(origin, make)
+        assert isinstance(connection, Connection)
+        await backend.until(lambda: len(backend.peers) > before)
+        getattr(backend.peers[-1], end)()
+        while connection.alive and (heard or not connection.readable()):
+            await asyncio.sleep(0)
+        return connection
+
+    async with RawBackend(silent) as backend, stage(backend.url) as it:
+        it.watch(backend)
+        with monkeypatch.context() as patch:
+            patch.setattr(Origin, "connect", ended)
+            (result,) = await it.results("POST x")
+            assert (result.error, result.sent) == ("connection_terminated", False)
+            assert len(backend.peers) == 2
+            passed = await it.passed("POST", "x")
+            assert (passed.status, passed.error) == (502, "connection_terminated")
+        backend.scripts = [committing(hangs_up)]
+        await it.works()
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 
