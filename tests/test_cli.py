@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -152,6 +153,17 @@ def test_the_exit_status_is_the_servers(
 ) -> None:
     monkeypatch.setattr(gateway.workers, "run", lambda *_: 1)
     assert run("run") == (1, "", "")
+
+
+def test_signals_wait_until_they_can_be_obeyed(
+    run: Callable[..., Output], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waiting(*_: object) -> int:
+        return int({signal.SIGTERM, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    monkeypatch.setattr(gateway.workers, "run", waiting)
+    assert run("run") == (1, "", "")
+    assert not waiting(), "not in the process that goes on"
 
 
 def test_an_address_that_is_taken_is_one_line_and_status_1(

@@ -6,8 +6,10 @@ Exit status: 0 fine, 1 could not run, 2 wrong usage or settings. A mistake is on
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -144,6 +146,22 @@ def run(
 ) -> int:
     """Run the gateway until SIGTERM."""
     flags = {"upstream.url": upstream, "listen": listen, "ops": ops, "workers": workers}
+    with _signals_waiting():
+        return _serve(config, flags)
+
+
+@contextmanager
+def _signals_waiting() -> Iterator[None]:
+    """Until they are obeyed (`server.process.obey`). The first process of a container never hears
+    of a SIGTERM before that, and any other would end with a SIGHUP."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _serve(config: str | None, flags: Mapping[str, Any]) -> int:
     from gateway.config.watched import Watched
 
     watched = Watched(config, os.environ, flags)

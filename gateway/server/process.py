@@ -53,11 +53,12 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def obey(signalled: Callable[[], None], refresh: Callable[[], None]) -> None:
-    """From now on SIGTERM and SIGINT call the one, SIGHUP the other."""
+    """From now on SIGTERM and SIGINT call the one, SIGHUP the other, those that wait too."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     loop.add_signal_handler(signal.SIGHUP, refresh)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
 def occupy_standard_streams() -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,7 +23,7 @@ import pytest
 from tests.faults.stage import WELL, Bulk, committing
 from tests.front import Raw, raw
 from tests.security.siege import Answer, Reader, got, head
-from tests.support.program import Program, indexes, mute, program
+from tests.support.program import ROOT, Program, indexes, mute, program
 from tests.support.raw_backend import Peer, RawBackend, ok
 
 BULK = Bulk([("GET", "/well/1"), ("POST", "/fault/2"), ("POST", "/well/3"), ("GET", "/well/4")])
@@ -163,6 +166,31 @@ async def test_sigterm_lets_what_was_accepted_end(kind: str, busy: Busy) -> None
         assert await gateway.ended() == 0
         if kind == "a bulk call":
             accounted(gateway, {1, 2}, set())
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signals_that_come_before_it_serves_are_obeyed_then(workers: str) -> None:
+    """A SIGHUP finds nothing to read again, a SIGTERM ends it."""
+
+    def early() -> None:
+        """The command holds them back in the same way, from when it is there."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+
+    run = (sys.executable, "-m", "gateway", "run", "--workers", workers)
+    places = ("--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0")
+    environment = {**os.environ, "GATEWAY_DRAIN__DELAY": "0s"}
+    done = subprocess.run(
+        (*run, *places),
+        cwd=ROOT,
+        env=environment,
+        preexec_fn=early,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert b"serving" in done.stderr
 
 
 async def test_a_second_sigterm_cuts_visibly_and_the_status_says_so(busy: Busy) -> None:
