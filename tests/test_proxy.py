@@ -627,10 +627,11 @@ async def test_an_answer_that_stops_in_the_middle_is_cut(
         assert place.passed[0].outcome == "cut"
 
 
-async def test_a_client_that_leaves_closes_its_backend_at_once() -> None:
+@pytest.mark.parametrize("offers", ["nothing", "an upgrade"])
+async def test_a_client_that_leaves_closes_its_backend_at_once(offers: str) -> None:
     async with passing(after_request()) as place:
         async with client_of(place) as client:
-            client.send(get())
+            client.send(get() if offers == "nothing" else upgrade())
             await place.backend.until(lambda: bool(place.backend.requests))
         async with asyncio.timeout(10):
             await place.backend.peers[0].closed.wait()

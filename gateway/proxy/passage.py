@@ -90,8 +90,10 @@ class Passage:
         if self._over:
             return
         self._over = True
-        if self._tunnel is not None and self._tunnel.done():
-            self._part(self._tunnel.result())
+        tunnel = self._tunnel
+        # It is cancelled with the task that waits for it.
+        if tunnel is not None and tunnel.done() and not tunnel.cancelled():
+            self._part(tunnel.result())
         else:
             self._record.outcome = "cut" if self.wire.dropped else "client_gone"
             self._exchange.abort()
