@@ -66,4 +66,4 @@ class Unresolved(ValueError):
 
 
 class TooMany(Unresolved):
-    """A loop over more elements than a subrequest may have runs."""
+    """It finds more than may be gone through, or kept."""

@@ -116,6 +116,8 @@ def _extra(own: Headers, context: Context, key: str) -> Headers:
 _PLAIN = Recipe()
 _PAGES = 1 << 20
 """More than the pages of any run: `place` sorts calls by run, then page."""
+MOST_ASKED = 5_000
+"""Records of one page that are looked at for whether to go on below them."""
 _OVERHEAD = 64
 """What a kept value costs beyond its bytes."""
 
@@ -188,7 +190,7 @@ class Expansion:
         except TooMany:
             return self._never(self._too_many())
         except Unresolved as why:
-            return self._never(_unresolved(why))
+            return self._never(self._unresolved(why))
         if len(scopes) > self._recipe.most_runs:
             return self._never(self._too_many())
         self._runs = [
@@ -287,7 +289,7 @@ class Expansion:
                 return [self._evaluate(run)]
             self._fill(run)
         except Unresolved as why:
-            return self._stop(run, _unresolved(why))
+            return self._stop(run, self._unresolved(why))
         except BadTarget as bad:
             return self._stop(run, _misled(self._where, bad))
         if not self._target:
@@ -357,7 +359,10 @@ class Expansion:
             self._let_go += reply.held
             return self._halt(run, 502, "not_json", "a page is not JSON")
         self._give(run, reply)
-        self._beget(run, reply)
+        try:
+            self._beget(run, reply)
+        except Unresolved as why:
+            return self._stop(run, self._unresolved(why))
         run.pages += 1
         records, cursor = pages.read(page, paging)
         run.records += records
@@ -382,7 +387,10 @@ class Expansion:
         recurse = self._recipe.recurse
         if recurse is None:
             return
-        for record in recurse.records.pick(reply):
+        records = recurse.records.pick(reply)
+        if len(records) > MOST_ASKED:
+            raise Unresolved(f"{self._where}.recurse: more than {MOST_ASKED} records in a page")
+        for record in records:
             scope = {**run.scope, recurse.name: (record,)}
             if recurse.when.fill(scope) == "true":
                 run.heirs.append(scope)
@@ -425,6 +433,11 @@ class Expansion:
         self._ended += 1
         return []
 
+    def _unresolved(self, why: Unresolved) -> Failure:
+        placed = why.message.startswith(self._where)
+        message = why.message if placed else f"{self._where}: {why.message}"
+        return Failure("proxy_internal_response", "unresolved_reference", message=message)
+
     def _too_many(self) -> Failure:
         message = f"{self._where}: more than {self._recipe.most_runs} runs"
         return Failure("proxy_internal_response", "too_many_runs", status=413, message=message)
@@ -432,7 +445,11 @@ class Expansion:
     def _keep(self, run: _Run, reply: Reply) -> None:
         if self._recipe.keep is None:
             return
-        values = self._recipe.keep.pick(reply)
+        try:
+            values = self._recipe.keep.pick(reply)
+        except TooMany:
+            self._kept_size = self._recipe.most_kept + 1
+            return
         self._kept_size += sum(map(len, values)) + len(values) * _OVERHEAD
         if self._kept_size <= self._recipe.most_kept:
             run.kept.extend(values)
@@ -441,10 +458,6 @@ class Expansion:
 
 
 # --- results made here ---------------------------------------------------------------------------
-
-
-def _unresolved(why: Unresolved) -> Failure:
-    return Failure("proxy_internal_response", "unresolved_reference", message=why.message)
 
 
 def _misled(where: str, bad: BadTarget) -> Failure:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import Unresolved
+from gateway.errors import TooMany, Unresolved
 from gateway.templates.values import Node
 
 LONGEST = 1000
@@ -25,6 +25,8 @@ MOST_STEPS = 100_000
 """Selectors applied and nodes visited, for all paths into one document."""
 MOST_BYTES = 64 << 20
 """Read for all paths into one document: every level that is looked into is read once more."""
+MOST_FOUND = 8 << 20
+"""Bytes found by all of them together."""
 
 Selector = str | int | slice | None
 """A name, an index, a slice; None selects every child."""
@@ -118,20 +120,25 @@ def _selector(selector: Any) -> Selector:
 class Walker:
     """Evaluates paths on one document, and knows what that has cost so far."""
 
-    __slots__ = ("_bytes", "_nodes", "_root", "_steps")
+    __slots__ = ("_bytes", "_found", "_nodes", "_root", "_steps")
 
     def __init__(self, document: bytes) -> None:
         self._root = Node(document)
         self._bytes = 0
+        self._found = 0
         self._nodes = 0
         self._steps = 0
 
     def matches(self, path: Path) -> list[bytes]:
-        """The nodes it selects, as they are written. Raises Unresolved when it costs too much."""
+        """The nodes it selects, as they are written. Raises Unresolved when it costs too much,
+        TooMany when it finds too much."""
         self._nodes = 0
         nodes = [self._root]
         for segment in path.segments:
             nodes = [found for node in nodes for found in self._apply(segment, node)]
+        self._found += sum(len(memoryview(node.value)) for node in nodes)
+        if self._found > MOST_FOUND:
+            raise TooMany("finds too much with the paths before it")
         return [bytes(node.value) for node in nodes]
 
     def _apply(self, segment: Segment, node: Node) -> Iterator[Node]:

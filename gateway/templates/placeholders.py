@@ -19,6 +19,7 @@ import msgspec
 
 from gateway.errors import Unresolved
 from gateway.templates import values
+from gateway.templates.allowance import Allowance
 from gateway.templates.scope import BadPlaceholder, Layer, Path, path
 
 # --- reading a template --------------------------------------------------------------------------
@@ -32,6 +33,8 @@ _BLANKS = (
 _PLACEHOLDER = re.compile(r"\{\{(?!\{)([\w\-./|:?" + _BLANKS + r"]++)\}\}", re.ASCII)
 """No brace can stand inside, so however a text is made, it is read once; of a run of braces only
 the last two are tried."""
+_PLAIN = re.compile(r"[A-Za-z_]\w*+(?:\.[A-Za-z_]\w*+)*+", re.ASCII)
+"""Inside of one that is a path of names and nothing else."""
 _CAST = re.compile(r":(?=[\w" + _BLANKS + "])", re.ASCII)
 
 CASTS = frozenset(
@@ -54,6 +57,10 @@ class Placeholder(msgspec.Struct, frozen=True):
 Parts = tuple[str | Placeholder, ...]
 
 
+_ANOTHER = 4
+"""Steps that another choice, way or cast costs, in the time that reading it takes."""
+
+
 class Meter:
     """How much of one batch's placeholders is still read: each step of a path costs something
     when it is read, and again in every run. So does each value that stands beside them, and each
@@ -62,14 +69,14 @@ class Meter:
     __slots__ = ("_bytes", "_left", "_most", "_most_bytes", "_most_values", "_values")
 
     def __init__(
-        self, most: int = 10_000, values: int = 20_000, bytes: int = 16 * 1024 * 1024
+        self, most: int = 5_000, values: int = 20_000, bytes: int = 16 * 1024 * 1024
     ) -> None:
         self._left = self._most = most
         self._values = self._most_values = values
         self._bytes = self._most_bytes = bytes
 
     def read(self, inside: str) -> None:
-        self._left -= 1 + sum(map(inside.count, ("|", " ", ".")))
+        self._left -= 1 + inside.count(".") + _ANOTHER * sum(map(inside.count, ("|", " ", ":")))
         if self._left < 0:
             raise BadPlaceholder(f"more than {self._most} steps in all placeholders together")
 
@@ -101,6 +108,9 @@ def parts(text: str, meter: Meter) -> Parts:
 
 
 def _placeholder(source: str, inside: str) -> Placeholder:
+    if _PLAIN.fullmatch(inside):
+        way = Path((tuple(inside.split(".")),))
+        return Placeholder(source, ((way, "str"),), None, "kept", ignores_empty=False)
     wanted, *defaults = inside.split("?:")
     choices = wanted.split("|")
     missing: Literal["kept", "undefined", "null"] = "kept"
@@ -143,26 +153,29 @@ def _found(placeholder: Placeholder, scope: Layer, whole: bool) -> bytes | None:
         node = way.find(scope)
         value = b"" if node is None else bytes(node.value)
         if value and not (placeholder.ignores_empty and value == b'""'):
-            return _as(value, cast, whole)
+            scope.allowance.make(len(value))
+            return _as(value, cast, whole, scope.allowance)
     if placeholder.default is not None:
         default, cast = placeholder.default
-        return _as(values.quoted(default), cast, whole)
+        return _as(values.quoted(default), cast, whole, scope.allowance)
     return b"null" if placeholder.missing == "null" else None
 
 
-def _as(value: bytes, cast: str, whole: bool) -> bytes:
+def _as(value: bytes, cast: str, whole: bool, allowance: Allowance) -> bytes:
     """The value cast as npm's does it; what does not fit the cast stays what it was."""
     if value == b"null":
         return value
     if cast == "str":
-        return values.quoted(_text(value, null="null"))
+        if values.kind(value) == "string":
+            return value
+        return values.quoted(_text(value, allowance, null="null"))
     if values.kind(value) == "string":
         value = values.quoted(values.text(value).strip(_BLANKS))
     match cast:
         case "int":
-            return _leading(_INTEGER, value)
+            return _leading(_INTEGER, value, allowance)
         case "num":
-            return value if values.kind(value) == "number" else _leading(_DECIMAL, value)
+            return value if values.kind(value) == "number" else _leading(_DECIMAL, value, allowance)
         case "bool":
             return _BOOLEANS.get(value, value)
         case "json":
@@ -181,9 +194,9 @@ _DECIMAL = re.compile(
 )
 
 
-def _leading(form: re.Pattern[str], value: bytes) -> bytes:
+def _leading(form: re.Pattern[str], value: bytes, allowance: Allowance) -> bytes:
     """The number that the value's text begins with, digit for digit, in JSON's spelling."""
-    found = form.match(_text(value).strip(_BLANKS))
+    found = form.match(_text(value, allowance).strip(_BLANKS))
     if found is None:
         return value
     part = found.groupdict("")
@@ -206,7 +219,7 @@ def _parsed(value: bytes) -> bytes:
 _DEEPEST = 64
 
 
-def _text(value: values.Value, null: str = "", depth: int = 0) -> str:
+def _text(value: values.Value, allowance: Allowance, null: str = "", depth: int = 0) -> str:
     """The value as JavaScript makes a text of it. `null` is what a null inside an array becomes."""
     match values.kind(value):
         case "object":
@@ -214,9 +227,11 @@ def _text(value: values.Value, null: str = "", depth: int = 0) -> str:
         case "array":
             if depth == _DEEPEST:
                 raise Unresolved("a list is nested too deeply")
+            items = values.items(value)
+            allowance.look(len(items))
             inner = (
-                null if values.kind(item) == "null" else _text(item, null, depth + 1)
-                for item in values.items(value)
+                null if values.kind(item) == "null" else _text(item, allowance, null, depth + 1)
+                for item in items
             )
             return ",".join(inner)
     return values.text(value)
@@ -259,7 +274,7 @@ def _said(placeholder: Placeholder, scope: Layer) -> str:
     found = _found(placeholder, scope, False)
     if found is None:
         return "" if placeholder.missing == "undefined" else placeholder.source
-    return _text(found)
+    return _text(found, scope.allowance)
 
 
 def _sure(placeholder: Placeholder, scope: Layer) -> str:
@@ -268,4 +283,4 @@ def _sure(placeholder: Placeholder, scope: Layer) -> str:
         return ""
     if found is None or values.kind(found) in ("object", "null"):
         raise Unresolved("a placeholder finds nothing that can stand here")
-    return _text(found)
+    return _text(found, scope.allowance)

@@ -12,14 +12,15 @@ it was written. What is put in is never scanned again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from gateway.batch import Reply, Scope, Where
-from gateway.errors import Unresolved
+from gateway.errors import TooMany, Unresolved
 from gateway.target import segment
 from gateway.templates import values
+from gateway.templates.allowance import ADDRESS, BYTES, Allowance
 from gateway.templates.jsonpath import Path, Walker
 
 
@@ -164,15 +165,14 @@ class PathTemplate(msgspec.Struct, frozen=True):
     """What is added to every target of the batch: a credential in the query."""
 
     def fill(self, scope: Scope) -> str:
-        return "".join(map(str, self._filled(scope))) + self.tail
+        return "".join(self._filled(_Found(scope, self.where, ADDRESS))) + self.tail
 
-    def _filled(self, scope: Scope) -> Iterator[str]:
+    def _filled(self, found: _Found) -> Iterator[str]:
         for part in self.parts:
             if isinstance(part, str):
                 yield part
-                continue
-            texts = [self._segment(match) for match in _matches(part, scope, self.where)]
-            yield ",".join(texts)
+            else:
+                yield ",".join(map(self._segment, found.matches(part)))
 
     def _segment(self, match: values.Value) -> str:
         """A value that would leave a hole in the path, or fill it with JSON, is no value here."""
@@ -190,33 +190,51 @@ class BodyTemplate(msgspec.Struct, frozen=True):
     pieces: tuple[bytes | Parts, ...]
 
     def fill(self, scope: Scope) -> str:
+        found = _Found(scope, self.where, BYTES)
         pieces = (
-            piece if isinstance(piece, bytes) else self._string(piece, scope)
+            piece if isinstance(piece, bytes) else self._string(piece, found)
             for piece in self.pieces
         )
         return b"".join(pieces).decode()
 
-    def _string(self, parts: Parts, scope: Scope) -> bytes:
+    def _string(self, parts: Parts, found: _Found) -> bytes:
         whole = [part for part in parts if part != ""]
         if len(whole) == 1 and isinstance(whole[0], Reference):
-            matches = _matches(whole[0], scope, self.where)
+            matches = found.matches(whole[0])
             return bytes(matches[0]) if len(matches) == 1 else b"[" + b",".join(matches) + b"]"
-        return values.quoted("".join(self._said(part, scope) for part in parts))
+        return values.quoted("".join(self._said(part, found) for part in parts))
 
-    def _said(self, part: str | Reference, scope: Scope) -> str:
-        if isinstance(part, str):
-            return part
-        return ",".join(map(values.text, _matches(part, scope, self.where)))
+    def _said(self, part: str | Reference, found: _Found) -> str:
+        return part if isinstance(part, str) else ",".join(map(values.text, found.matches(part)))
 
 
-def _matches(reference: Reference, scope: Scope, where: Where) -> Sequence[values.Value]:
-    kept = scope.get(reference.name)
-    if not kept:
-        raise Unresolved(f"{where}: the result that a reference means is no JSON")
-    matches = values.members(kept[0]).get(reference.path.text)
-    if matches is None:
-        raise Unresolved(f"{where}: a reference finds nothing")
-    return values.items(matches)
+class _Found:
+    """What the references of one template mean, at most so many bytes of it."""
+
+    def __init__(self, scope: Scope, where: Where, most: int) -> None:
+        self._scope = scope
+        self._where = where
+        self._allowance = Allowance(most)
+        self._kept: dict[str, Mapping[str, values.Value]] = {}
+        """Result -> JSONPath -> its matches."""
+
+    def matches(self, reference: Reference) -> Sequence[values.Value]:
+        found = self._result(reference.name).get(reference.path.text)
+        if found is None:
+            raise Unresolved(f"{self._where}: a reference finds nothing")
+        try:
+            self._allowance.make(len(memoryview(found)))
+        except Unresolved as why:
+            raise Unresolved(f"{self._where}: {why.message}") from None
+        return values.items(found)
+
+    def _result(self, name: str) -> Mapping[str, values.Value]:
+        if name not in self._kept:
+            kept = self._scope.get(name)
+            if not kept:
+                raise Unresolved(f"{self._where}: the result that a reference means is no JSON")
+            self._kept[name] = values.members(kept[0])
+        return self._kept[name]
 
 
 class Matches(msgspec.Struct, frozen=True):
@@ -234,6 +252,8 @@ class Matches(msgspec.Struct, frozen=True):
         for path in self.paths:
             try:
                 matches = walker.matches(path)
+            except TooMany:
+                raise
             except Unresolved:  # it costs too much, so it finds nothing
                 continue
             if matches:

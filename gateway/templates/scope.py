@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from gateway.templates.allowance import Allowance
 from gateway.templates.values import Node
 
 
@@ -26,10 +27,11 @@ class Layer:
     `args` is a document; in a run of a loop over `args.ids`, `ids` in it is the element.
     """
 
-    __slots__ = ("_bound", "node")
+    __slots__ = ("_bound", "allowance", "node")
 
-    def __init__(self, node: Node | None = None) -> None:
+    def __init__(self, node: Node | None = None, allowance: Allowance | None = None) -> None:
         self.node = node
+        self.allowance = Allowance() if allowance is None else allowance
         self._bound: dict[str, Layer] = {}
 
     def bind(self, path: Iterable[str], node: Node) -> None:
@@ -37,7 +39,7 @@ class Layer:
         for name in path:
             inner = layer.member(name)
             if not isinstance(inner, Layer):
-                inner = Layer(inner)
+                inner = Layer(inner, self.allowance)
             layer = layer._bound.setdefault(name, inner)
         layer.node = node
 
@@ -66,7 +68,9 @@ class Path(msgspec.Struct, frozen=True):
     ways: tuple[Way, ...]
 
     def find(self, scope: Layer) -> Node | None:
-        return _first(scope, self.ways)
+        if len(self.ways) > 1:
+            return _first(scope, self.ways, scope.allowance)
+        return _down(scope, self.ways[0], scope.allowance)
 
 
 def path(text: str) -> Path:
@@ -108,22 +112,36 @@ def _negative_zero(digits: str) -> bool:
     return digits.startswith("-") and not _number(digits)
 
 
-def _first(place: Layer | Node, ways: Sequence[Way]) -> Node | None:
+def _down(place: Layer | Node, way: Way, allowance: Allowance) -> Node | None:
+    """Where the only way leads: straight down, as far as its steps are names."""
+    for depth, step in enumerate(way):
+        child = place.member(step) if isinstance(step, str) else None
+        if child is None:
+            return _first(place, (way[depth:],), allowance)
+        allowance.look()
+        place = child
+    return place.node if isinstance(place, Layer) else place
+
+
+def _first(place: Layer | Node, ways: Sequence[Way], allowance: Allowance) -> Node | None:
     """What the ways lead to from here. Those that begin alike go on together, as in npm's."""
     if not all(ways):
         return place.node if isinstance(place, Layer) else place
     groups: dict[str | int, tuple[Layer | Node, list[Way]]] = {}
     for way in ways:
-        for key, child in _children(place, way[0]):
+        for key, child in _children(place, way[0], allowance):
             groups.setdefault(key, (child, []))[1].append(way[1:])
     for key in sorted(groups, key=lambda key: key if isinstance(key, int) else _FAR):
-        found = _first(*groups[key])
+        found = _first(*groups[key], allowance)
         if found is not None:
             return found
     return None
 
 
-def _children(place: Layer | Node, step: Step) -> Iterator[tuple[str | int, Layer | Node]]:
+def _children(
+    place: Layer | Node, step: Step, allowance: Allowance
+) -> Iterator[tuple[str | int, Layer | Node]]:
+    allowance.look()
     if isinstance(step, str):
         child = place.member(step)
         if child is not None:
@@ -131,7 +149,9 @@ def _children(place: Layer | Node, step: Step) -> Iterator[tuple[str | int, Laye
         elif step == "length" and (array := _array(place)) is not None:
             yield step, Node(b"%d" % array.count)
     elif (array := _array(place)) is not None:
-        for index in _indexes(array.count, step):
+        indexes = _indexes(array.count, step)
+        allowance.look(len(indexes))
+        for index in indexes:
             yield index, array.element(index)
 
 
@@ -140,7 +160,7 @@ def _array(place: Layer | Node) -> Node | None:
     return node if node is not None and node.kind == "array" else None
 
 
-def _indexes(length: int, step: int | slice) -> Iterable[int]:
+def _indexes(length: int, step: int | slice) -> Sequence[int]:
     if isinstance(step, slice):
         return range(length)[step]
     index = step if step >= 0 else max(length + step, 0)

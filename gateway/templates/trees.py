@@ -10,6 +10,7 @@ import msgspec
 from gateway.errors import Unresolved
 from gateway.target import segment
 from gateway.templates import values
+from gateway.templates.allowance import Allowance
 from gateway.templates.placeholders import Meter, Placeholder, Text, parts
 from gateway.templates.scope import BadPlaceholder, Layer
 
@@ -94,7 +95,7 @@ def _names(template: Template) -> dict[str, Template]:
 
 
 def fill(template: Template, scope: Layer) -> Filled:
-    return _merged(_filled(template, scope))
+    return _merged(_filled(template, scope), scope.allowance)
 
 
 def _filled(template: Template, scope: Layer) -> Filled:
@@ -124,21 +125,21 @@ def placeholders(template: Template) -> Iterator[Placeholder]:
 # --- $truto_merge --------------------------------------------------------------------------------
 
 
-def _merged(filled: Filled) -> Filled:
+def _merged(filled: Filled, allowance: Allowance) -> Filled:
     """Objects named by `$truto_merge` go into the object that names them, outer ones first.
 
     Only the template says where: such a name in a value that was put in is left out.
     """
     if isinstance(filled, list):
-        return [_merged(inner) for inner in filled]
+        return [_merged(inner, allowance) for inner in filled]
     if not isinstance(filled, dict):
         return filled
     if MERGE in filled:
         base = {name: inner for name, inner in filled.items() if name != MERGE}
         for source in _sources(filled[MERGE]):
-            base = _deep(base, source)
+            base = _deep(base, source, allowance)
         filled = base
-    return {name: _merged(inner) for name, inner in filled.items()}
+    return {name: _merged(inner, allowance) for name, inner in filled.items()}
 
 
 def _sources(named: Filled) -> Iterator[dict[str, Filled]]:
@@ -161,14 +162,22 @@ def _opened(filled: Filled) -> Filled:
     return filled
 
 
-def _deep(target: dict[str, Filled], source: dict[str, Filled]) -> dict[str, Filled]:
+_COPIED = 16
+"""Members or elements that are copied in the time that looking at one takes."""
+
+
+def _deep(
+    target: dict[str, Filled], source: dict[str, Filled], allowance: Allowance
+) -> dict[str, Filled]:
+    allowance.look(len(source) + len(target) // _COPIED)
     merged = dict(target)
     for name, theirs in source.items():
         ours = _opened(merged.get(name))
         opened = _opened(theirs)
         if isinstance(opened, dict) and isinstance(ours, dict):
-            merged[name] = _deep(ours, opened)
+            merged[name] = _deep(ours, opened, allowance)
         elif isinstance(opened, list) and isinstance(ours, list):
+            allowance.look((len(ours) + len(opened)) // _COPIED)
             merged[name] = [*ours, *opened]
         else:
             merged[name] = theirs

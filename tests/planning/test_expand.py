@@ -28,7 +28,7 @@ from gateway.batch import (
     Subrequest,
     failed,
 )
-from gateway.errors import Unresolved
+from gateway.errors import TooMany, Unresolved
 from gateway.planning import expand
 from gateway.planning.expand import Expansion
 from gateway.planning.nouns import Context, Kept
@@ -451,6 +451,48 @@ def test_records_that_a_condition_holds_for_are_asked_about_a_generation_at_a_ti
     assert expansion.done
     items = [json.loads(body)["items"] for body in handed(expansion)]
     assert items == [[1, 20, 30], [40], [3], [4]]
+
+
+class TooMuch(msgspec.Struct, frozen=True):
+    def pick(self, reply: Reply) -> Sequence[bytes]:
+        raise TooMany("finds too much")
+
+
+def test_what_is_too_much_to_be_picked_is_too_much_to_be_kept() -> None:
+    expansion, works = begun(step(recipe=Recipe(keep=TooMuch())))
+    expansion.took(works[0], page(1))
+    kept = expansion.outcome().value
+    assert isinstance(kept, Kept)
+    assert kept.full
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """Finds nothing."""
+
+    text: str = "?"
+
+    def fill(self, scope: Scope) -> str:
+        raise Unresolved("what it asks for is nowhere")
+
+
+def test_a_condition_that_cannot_be_worked_out_ends_its_run_with_the_page_that_came() -> None:
+    lost = Recurse(name="r", records=Items(), when=Lost(), target=Fill("/sub/{r}"))
+    expansion, works = begun(step(recipe=Recipe(paging=PAGING, recurse=lost)))
+    assert not list(expansion.took(works[0], page(1)))
+    assert expansion.done
+    first, why = expansion.deliver()
+    assert first.status == 200
+    assert why.failure is not None
+    assert why.failure.message == "requests[0]: what it asks for is nowhere"
+
+
+def test_a_page_of_too_many_records_is_not_asked_about_one_by_one() -> None:
+    expansion, works = begun(step(recipe=RECURSE))
+    expansion.took(works[0], page(*range(5_001)))
+    assert expansion.done
+    *_, why = expansion.deliver()
+    assert why.failure is not None
+    assert why.failure.message == "requests[0].recurse: more than 5000 records in a page"
 
 
 def test_a_recursion_without_an_end_is_cut() -> None:

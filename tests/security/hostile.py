@@ -1,11 +1,12 @@
 """Documents of a bulk call that are as much of one thing as may be read: 4 MiB, if not said
-otherwise."""
+otherwise. And templates that are small, and enormous when they are filled in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from tests.security.siege import AGENDIZE, TRUTO
+from tests.security.siege import AGENDIZE, TRUTO, truto
 
 SIZE = 4 * 2**20
 
@@ -64,3 +65,54 @@ def documents(size: int = SIZE) -> Iterator[tuple[str, bytes]]:
     yield "/bulk", ENTRY + b'"headers":{' + keys + b"}}]}"
     for path, before, unit, after in OF_ONE_UNIT:
         yield path, filled(size, before, unit, after)
+
+
+# --- templates -----------------------------------------------------------------------------------
+
+WORD = "y" * 500_000
+NUMBERS = list(range(9_000))
+LISTED = [{"x": WORD}] * 2
+"""What the backend lists at `/big`, and at the resource of this name."""
+
+
+def templates() -> Iterator[tuple[str, str, bytes]]:
+    """A name, a path, and what would take gigabytes or minutes if all of it were filled in. What
+    asks for that are the writes among the calls."""
+    for name, body in (
+        ("text", {"x": "${result=a:$[0].x}" * 990}),
+        ("strings", {"x": ["${result=a:$[0].x}"] * 990}),
+        ("other paths to the same", {"x": ["${result=a:$%s[0].x}" % (" " * i) for i in range(99)]}),
+        ("everything", {"x": ["${result=a:$}"] * 990}),
+    ):
+        first = AGENDIZE.entry("/big") | {"name": "a"}
+        entries = [first, AGENDIZE.entry("/b", "POST", body=body)]
+        yield f"agendize, {name}", AGENDIZE.path, AGENDIZE.document(entries)
+    entries = [first, AGENDIZE.entry("/b/" + "${result=a:$[0].x}" * 90, "POST")]
+    yield "agendize, address", AGENDIZE.path, AGENDIZE.document(entries)
+    for name, args, members in _placeholders():
+        nodes = [{"resource": "r", "method": "create", "name": f"r{i}"} | members
+                 for i in range(1 if "loop_on" in members else 3)]  # fmt: skip
+        yield f"truto, {name}", TRUTO, truto(*nodes, args=args)
+    big = {"resource": "big", "method": "list"}
+    each = {"resource": "r", "method": "create", "body": {"x": ["{{resources.big.x}}"] * 90}}
+    yield "truto, of records", TRUTO, truto(big, each | {"depends_on": "big"})
+
+
+def _placeholders() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    word, many = {"a": WORD}, {"a": NUMBERS}
+    yield "text", word, {"body": {"x": "{{args.a}}" * 500}}
+    yield "strings", word, {"body": {"x": ["{{args.a}}"] * 500}}
+    yield "id", word, {"method": "update", "id": "{{args.a}}" * 9}
+    yield "query", word, {"query": {"x": ["{{args.a}}"] * 90}}
+    yield "lists as text", many, {"body": {"x": "{{args.a}}" * 90}}
+    yield "lists as numbers", many, {"body": {"x": ["{{args.a:int}}"] * 90}}
+    yield "slices", {"a": [{"b": 1}] * 9_000}, {"body": {"x": ["{{args.a.:.z}}"] * 90}}
+    merges = [{f"k{i}": 0} for i in range(1_500)]
+    yield "merges", {}, {"body": {"$truto_merge": merges, "x": "{{args.a}}"}}
+    members = {f"k{i}": i for i in range(5_000)}
+    yield "merges of members", {"a": members}, {"body": {"$truto_merge": ["{{args.a:any}}"] * 90}}
+    runs = {"loop_on": "args.l"}
+    loop = {"l": list(map(str, range(1_000)))}
+    yield "text in a loop", word | loop, runs | {"body": {"x": "{{args.a}}"}}
+    yield "paths in a loop", {"a": 1} | loop, runs | {"body": {"x": "{{args.a}}" * 2_000}}
+    yield "a long body in a loop", loop, runs | {"body": {"x": "{{args.l.0}}", "y": WORD}}

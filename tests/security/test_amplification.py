@@ -10,6 +10,7 @@ import pytest
 
 from gateway import execution
 from gateway.config.settings import Batch, Endpoint, Limits, RateLimit, Upstream
+from tests.security.hostile import LISTED, templates
 from tests.security.siege import (
     AGENDIZE,
     FORMATS,
@@ -327,6 +328,33 @@ async def test_references_and_placeholders_are_counted() -> None:
         assert (await gate.bulk(AGENDIZE, [first, many])).status == 400
         assert (await gate.post(TRUTO, truto(holes, args={"x": "y" * 1000}))).status == 400
         assert not backend.peers
+
+
+@pytest.mark.parametrize(
+    ("path", "document"), [wish[1:] for wish in templates()], ids=[wish[0] for wish in templates()]
+)
+async def test_what_is_made_of_a_template_has_a_bound(path: str, document: bytes) -> None:
+    """What would be longer, or takes too many steps, is an error of that entry, with nothing sent
+    of it; of a loop, those runs are sent that there is room for."""
+
+    async def listing(peer: Peer) -> None:
+        while True:
+            big = (await peer.request()).target.startswith(("/big", "/proxy/big"))
+            await peer.send(ok(json.dumps(LISTED if big else {}).encode()))
+
+    async with RawBackend(listing) as backend, siege(backend) as gate:
+        answer = await gate.post(path, document)
+        assert answer.status == 200
+        told = answer.body.decode()
+        assert (
+            "filled in, it has more than" in told
+            or "too many steps" in told
+            or ("more than may be kept" in told)
+        )
+        writes = [request for request in backend.requests if request.method != "GET"]
+        assert len(writes) < (100 if b"loop_on" in document else 3)
+        assert sum(len(request.body) for request in writes) < 48 * 2**20
+        assert (await gate.bulk(SUGARCRM, [SUGARCRM.entry("/a")])).status == 200
 
 
 async def test_the_answers_of_pass_through_wait_for_a_connection_and_not_for_ever() -> None:

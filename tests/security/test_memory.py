@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.front import raw
-from tests.security.hostile import SIZE, documents, filled
+from tests.security.hostile import LISTED, SIZE, documents, filled, templates
 from tests.security.siege import (
     AGENDIZE,
     FORMATS,
@@ -103,6 +103,20 @@ async def test_no_document_takes_more_than_its_share(tmp_path: Path) -> None:
             for path, body in documents(size):
                 async with gate.weighed(f"{path} {body[:90]!r}", min(ROOM, 24 * size)):
                     assert await gate.say(posted(path, body)) in (200, 400, 404, 413, 422)
+
+
+async def test_no_template_takes_more_than_its_share(tmp_path: Path) -> None:
+    """What is a few kilobytes and would be gigabytes, filled in."""
+
+    async def listing(peer: Peer) -> None:
+        while True:
+            big = (await peer.request()).target.startswith(("/big", "/proxy/big"))
+            await peer.send(ok(json.dumps(LISTED if big else {}).encode()))
+
+    async with RawBackend(listing) as backend, scales(tmp_path, backend) as gate:
+        for name, path, document in templates():
+            async with gate.weighed(name):
+                assert await gate.say(posted(path, document)) == 200
 
 
 async def test_no_body_takes_more_than_what_may_be_read_of_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from gateway.batch import Reply, Scope, Where
 from gateway.errors import TooMany, Unresolved
 from gateway.target import segment
 from gateway.templates import trees, values
+from gateway.templates.allowance import ADDRESS, BYTES, CONTEXT, Allowance
 from gateway.templates.placeholders import Text
 from gateway.templates.scope import Layer, Path
 from gateway.templates.trees import Filled
@@ -34,14 +35,16 @@ VALUE = "=value"
 class Arguments:
     """`args`, decoded once for all nodes and runs of a batch."""
 
-    __slots__ = ("node",)
+    __slots__ = ("_allowance", "contexts", "node")
 
     def __init__(self, value: bytes) -> None:
         self.node = Node(value)
+        self._allowance = Allowance()
+        self.contexts = Allowance(CONTEXT)
 
-    def layer(self, scope: Scope) -> Layer:
-        """Where the placeholders of one run look."""
-        layer = Layer()
+    def layer(self, scope: Scope, most: int = BYTES) -> Layer:
+        """Where the placeholders of one text look; `most` bytes may be put into it."""
+        layer = Layer(allowance=self._allowance.of_text(most))
         layer.bind(("args",), self.node)
         for name, bound in scope.items():
             if name.startswith("."):
@@ -73,7 +76,7 @@ class Target(msgspec.Struct, frozen=True):
     """The last parameter of every query; empty: none."""
 
     def fill(self, scope: Scope) -> str:
-        layer = self.args.layer(scope)
+        layer = self.args.layer(scope, ADDRESS)
         made = scope[QUERY][0] if self.query is None else trees.fill(self.query, layer)
         pairs = [pair for pair in trees.query(made) if not self._is_account(pair)]
         if self.account:
@@ -117,7 +120,9 @@ class Body(msgspec.Struct, frozen=True):
     def fill(self, scope: Scope) -> str:
         if self.template is None:
             return bytes(scope[BODY][0]).decode()
-        return trees.encode(trees.fill(self.template, self.args.layer(scope))).decode()
+        layer = self.args.layer(scope)
+        layer.allowance.make(len(self.text))
+        return trees.encode(trees.fill(self.template, layer)).decode()
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -131,12 +136,15 @@ class Context(msgspec.Struct, frozen=True):
     def fill(self, scope: Scope) -> str:
         context: dict[str, Filled] = {"args": bytes(self.args.node.value), "resources": {}}
         for path, names in self.parents:
-            records = [record for name in names for record in scope.get(name, ())]
-            _put(context, path, b"[" + b",".join(records) + b"]")
-        for name, bound in scope.items():
+            if bound(path) not in scope:
+                records = [record for name in names for record in scope.get(name, ())]
+                _put(context, path, b"[" + b",".join(records) + b"]")
+        for name, value in scope.items():
             if name.startswith("."):
-                _put(context, name[1:].split("."), bytes(bound[0]))
-        return trees.encode(context).decode()
+                _put(context, name[1:].split("."), bytes(value[0]))
+        made = trees.encode(context)
+        self.args.contexts.make(len(made))
+        return made.decode()
 
 
 def _put(tree: dict[str, Filled], path: Sequence[str], value: bytes) -> None:

@@ -277,6 +277,8 @@ class Node:
             message = f"{self.where}: {mistake.message}"
             return self.subrequest(Failure("http_request_error", mistake.slug, message=message))
         slug, message = "unresolved_placeholder", mistake.message
+        if not message.startswith(self.where):
+            message = f"{self.where}: {message}"
         return self.subrequest(Failure("proxy_internal_response", slug, message=message))
 
     def subrequest(

@@ -1,0 +1,47 @@
+"""What filling in may take."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import Unresolved
+from gateway.templates.allowance import BYTES, MORE_BYTES, MORE_STEPS, STEPS, Allowance
+
+
+def test_a_text_has_a_bound_of_its_own() -> None:
+    text = Allowance().of_text(100)
+    text.make(60)
+    text.make(40)
+    with pytest.raises(Unresolved, match="more than 100 bytes"):
+        text.make(1)
+
+
+def test_all_texts_of_a_batch_have_one_together() -> None:
+    batch = Allowance()
+    batch.of_text().make(BYTES)
+    text = batch.of_text()
+    text.make(2 * MORE_BYTES)
+    with pytest.raises(Unresolved, match=f"more than {BYTES + 2 * MORE_BYTES} bytes"):
+        text.make(1)
+
+
+def test_of_short_texts_there_may_be_any_number() -> None:
+    batch = Allowance()
+    batch.of_text().make(BYTES)
+    batch.of_text().look(STEPS)
+    for _ in range(10_000):
+        text = batch.of_text()
+        text.make(MORE_BYTES)
+        text.look(MORE_STEPS)
+
+
+def test_what_is_refused_takes_nothing_from_others() -> None:
+    batch = Allowance()
+    for _ in range(3):
+        with pytest.raises(Unresolved):
+            batch.of_text().make(BYTES + 1)
+        with pytest.raises(Unresolved, match="too many steps"):
+            batch.of_text().look(STEPS + 1)
+    text = batch.of_text()
+    text.make(BYTES)
+    text.look(STEPS)
