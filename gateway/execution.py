@@ -46,6 +46,8 @@ KEPT_WAITING = 1.0
 """Seconds after which a batch whose client does not read makes room for another."""
 MOST_CALLS = 10_000
 """Of one batch, in steps of many calls: each has its own bounds, and there may be many of them."""
+KEPT_STEPS = 4
+"""As much as that many steps may keep for others is kept in one batch."""
 MOST_OVERRUNS = 3
 """Expressions of one batch that are ended by force; after them none is begun."""
 
@@ -124,10 +126,10 @@ class Run:
     # fmt: off
     __slots__ = ("_began", "_context", "_delivery", "_dialect", "_due", "_evaluations",
                  "_execution", "_expanded", "_expansions", "_first", "_gated", "_gone", "_guard",
-                 "_in_flight", "_known_behind", "_lane", "_mistake", "_outcomes", "_overruns",
-                 "_parked", "_queue", "_queued", "_ranks", "_recorder", "_schedule", "_settled",
-                 "_struck", "_taken", "_terms", "_timer", "_verdict", "_writer", "_writing",
-                 "answer", "deadline", "plan", "record")
+                 "_in_flight", "_kept", "_known_behind", "_lane", "_mistake", "_outcomes",
+                 "_overruns", "_parked", "_queue", "_queued", "_ranks", "_recorder", "_schedule",
+                 "_settled", "_struck", "_taken", "_terms", "_timer", "_verdict", "_writer",
+                 "_writing", "answer", "deadline", "plan", "record")
     # fmt: on
 
     def __init__(
@@ -172,6 +174,8 @@ class Run:
         self._expansions: dict[int, expand.Expansion] = {}
         self._expanded = 0
         self._outcomes: dict[int, Outcome] = {}
+        self._kept = 0
+        """Bytes of results that later steps read."""
         self._verdict: Verdict | None = None
         self._first: Call | None = None
         """The call that was made first. If the batch is gated, its reply opens the gate."""
@@ -419,11 +423,19 @@ class Run:
         if not expansion.done:
             return []
         outcome = expansion.outcome()
-        if isinstance(outcome.value, Kept):
-            self._lane.hold(outcome.value.size)
+        if isinstance(outcome.value, Kept) and not self._keeps(outcome.value, expansion.most_kept):
+            outcome = Outcome(outcome.failed, Kept([], full=True))
         self._outcomes[step.index] = outcome
         self._delivery.end(step.index, outcome)
         return self._finish(step.index, outcome.failed)
+
+    def _keeps(self, kept: Kept, most: int) -> bool:
+        """Whether there is room for this, beside what is kept of other steps."""
+        if self._kept + kept.size > KEPT_STEPS * most:
+            return False
+        self._kept += kept.size
+        self._lane.hold(kept.size)
+        return True
 
     def _refusal(self, work: Call | Evaluate) -> Failure | None:
         if self._verdict is not None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
@@ -21,7 +22,9 @@ from gateway.batch import (
     Failure,
     HeaderRules,
     Outcome,
+    Recipe,
     Reply,
+    Scope,
     Step,
     Subrequest,
     failed,
@@ -234,6 +237,38 @@ async def test_results_leave_in_client_order_whatever_the_order_of_replies() -> 
     scene.answer(1, 201)
     assert scene.text() == "1:201 2:202 >"
     assert scene.run.complete
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """Keeps a reply as it is."""
+
+    def pick(self, reply: Reply) -> list[bytes]:
+        return [reply.body]
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A target that stands in a result."""
+
+    text: str
+
+    def fill(self, scope: Scope) -> str:
+        return bytes(scope[self.text][0]).decode()
+
+
+async def test_what_steps_keep_for_others_has_a_bound_together() -> None:
+    """Each of the five keeps 84 bytes, and as much as four may keep is kept: 400."""
+    kept = Recipe(keep=Whole(), most_kept=100)
+    firsts = [sub(place=i, name=f"a{i}", recipe=kept) for i in range(5)]
+    readers = [
+        sub(place=5 + i, target=Named(f"a{i}"), reads=(f"a{i}",), recipe=Recipe()) for i in range(5)
+    ]
+    scene = Scene(*firsts, *readers, width=20)
+    for i in range(5):
+        scene.answer(i, body=b"/" + b"x" * 19)
+    assert [call.target for call in scene.lane.calls] == ["/" + "x" * 19] * 4
+    assert scene.lane.held == 5 * 20 + 4 * 84
+    (why,) = scene.recorder.failures
+    assert why.message == "requests[9]: what it reads is more than may be kept"
 
 
 async def test_a_batch_without_subrequests_is_complete_at_once() -> None:

@@ -183,6 +183,11 @@ class Expansion:
 
     # --- what execution asks ---------------------------------------------------------------------
 
+    @property
+    def most_kept(self) -> int:
+        """Bytes that may be kept of it."""
+        return self._recipe.most_kept
+
     def begin(self) -> Sequence[Work]:
         """What is to be done first."""
         try:
@@ -231,8 +236,11 @@ class Expansion:
         return self._ended == len(self._runs)
 
     def outcome(self) -> Outcome:
-        """It failed if something went wrong and nothing went well."""
-        return Outcome(self._failed and not self._good, self._kept())
+        """It failed if something went wrong and nothing went well. What was kept is handed over."""
+        kept = self._kept()
+        for run in self._runs:
+            run.kept = []
+        return Outcome(self._failed and not self._good, kept)
 
     def _kept(self) -> Kept | None:
         if self._recipe.keep is None:

@@ -94,8 +94,8 @@ def templates() -> Iterator[tuple[str, str, bytes]]:
                  for i in range(1 if "loop_on" in members else 3)]  # fmt: skip
         yield f"truto, {name}", TRUTO, truto(*nodes, args=args)
     big = {"resource": "big", "method": "list"}
-    each = {"resource": "r", "method": "create", "body": {"x": ["{{resources.big.x}}"] * 90}}
-    yield "truto, of records", TRUTO, truto(big, each | {"depends_on": "big"})
+    read = {"resource": "r", "method": "create", "body": {"x": ["{{resources.big.x}}"] * 90}}
+    yield "truto, of records", TRUTO, truto(big, read | {"depends_on": "big"})
 
 
 def _placeholders() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
