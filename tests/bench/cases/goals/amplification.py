@@ -31,7 +31,7 @@ from tests.bench.load import Address, LoadError, request
 from tests.bench.run import Run
 from tests.bench.stats import median
 from tests.bench.workload import Workload
-from tests.security.hostile import documents
+from tests.security.hostile import LISTED, documents, templates
 from tests.security.siege import AGENDIZE, FORMATS, SUGARCRM, TRUTO, truto
 from tests.support.raw_backend import Peer, RawBackend, ok
 
@@ -156,6 +156,7 @@ def _short() -> Iterator[tuple[str, str, bytes]]:
                 "query": {"of": f"{{{{resources.n{i - 1}.id}}}}"}} for i in range(1, 5)
     ]  # fmt: skip
     yield "truto: products of loops", TRUTO, truto(*products)
+    yield from templates()
 
 
 def _nested(depth: int) -> dict[str, object]:
@@ -176,12 +177,13 @@ NUMBERS = itertools.count()
 
 
 async def _pages(peer: Peer) -> None:
-    """Ten records; `page` always has a next one."""
+    """Ten records; `page` always has a next one, and `big` is what templates name."""
     while True:
         page: dict[str, object] = {"result": RECORDS}
-        if "/page" in (await peer.request()).target:
+        target = (await peer.request()).target
+        if "/page" in target:
             page["next_cursor"] = f"c{next(NUMBERS)}"
-        await peer.send(ok(json.dumps(page).encode()))
+        await peer.send(ok(json.dumps(LISTED if "/big" in target else page).encode()))
 
 
 # --- costs ---------------------------------------------------------------------------------------
