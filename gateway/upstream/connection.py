@@ -338,7 +338,7 @@ class Connection(asyncio.Protocol):
             self._ended(clean=self._said_goodbye(), error=None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and self.lane is not None and self._may_be_overtaken():
+        if exc is not None and self.lane is not None and self._is_long():
             self._read_last()
         if self.lane is not None:
             self._ended(clean=False, error=exc)
@@ -567,13 +567,14 @@ class Connection(asyncio.Protocol):
         if self.transport.get_write_buffer_size():
             return False
         # What refuses a long body has seldom read it, and may close a moment later.
-        return not self._may_be_overtaken() or (self._status < 400 and not self._unacknowledged())
+        return not self._is_long() or (self._status < 400 and not self._unacknowledged())
 
-    def _may_be_overtaken(self) -> bool:
-        """Its request is more than one write."""
+    def _is_long(self) -> bool:
+        """Its request is more than one write would be, or nobody knows."""
         lane, call = cast("Lane", self.lane), cast(Call, self.call)
         if lane.exchange is not None:
-            return bool(lane.exchange.upload)
+            upload = lane.exchange.upload
+            return upload is not None and not 0 <= upload <= ONE_WRITE
         return call.body is not None and len(call.body) > ONE_WRITE
 
     def _unacknowledged(self) -> bool:

@@ -355,6 +355,18 @@ async def test_an_early_answer_ends_the_upload(pool_for: MakePool) -> None:
     assert len(backend.peers) == 2
 
 
+async def test_a_short_upload_that_is_refused_costs_no_connection(pool_for: MakePool) -> None:
+    refusing = answering(ok(status="404 Not Found"))
+    async with RawBackend(refusing) as backend, pool_for(backend.url) as pool:
+        for _ in range(2):
+            client = Client(pool, "POST", upload=4)
+            assert await client.exchange.drain()
+            client.exchange.write(b"some")
+            client.exchange.write_eof()
+            assert (await client.over()).complete
+    assert len(backend.peers) == 1
+
+
 async def test_an_early_answer_is_not_lost_when_the_upload_fails_before_it_is_read(
     pool_for: MakePool,
 ) -> None:
