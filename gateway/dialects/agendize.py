@@ -38,6 +38,7 @@ from gateway.dialects import _fields, _requests, _results
 from gateway.errors import BadTarget, Refused, Unresolved
 from gateway.headers import normal
 from gateway.templates import jsonpath, references, values
+from gateway.templates.allowance import Allowance
 from gateway.templates.references import Hole, Reference
 
 RULES = HeaderRules(credentials=frozenset({"token", "apikey", "authorization"}))  # D-A9
@@ -172,6 +173,7 @@ class _Reader:
         self._references = 0
         self._paths: dict[str, jsonpath.Path] = {}
         self._path_room = MOST_PATHS
+        self._allowance = Allowance()
         self._drafts = _drafts(requests, older, bulk.max_subrequests)
         bodies.refuse_duplicates(bulk.body, _seen(self._drafts))
         self._named = {draft.name: draft for draft in self._drafts}
@@ -240,7 +242,7 @@ class _Reader:
         checked = _checked(shape + draft.tail, where)
         if len(parts) == 1:
             return checked
-        return references.PathTemplate(path, where, parts, draft.tail)
+        return references.PathTemplate(path, where, parts, draft.tail, self._allowance)
 
     def _body(self, draft: _Draft) -> bytes | Template | None:
         body = _contents(_requests.given(draft.entry.body))
@@ -254,7 +256,9 @@ class _Reader:
             )
         except Unresolved as why:
             raise Unresolved(f"{where}: {why.message}") from None
-        return body if len(pieces) == 1 else references.BodyTemplate(body.decode(), where, pieces)
+        if len(pieces) == 1:
+            return body
+        return references.BodyTemplate(body.decode(), where, pieces, self._allowance)
 
     # --- references ------------------------------------------------------------------------------
 

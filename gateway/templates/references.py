@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -163,22 +164,26 @@ class PathTemplate(msgspec.Struct, frozen=True):
     parts: Parts
     tail: str = ""
     """What is added to every target of the batch: a credential in the query."""
+    allowance: Allowance = msgspec.field(default_factory=Allowance)
+    """Its batch's."""
 
     def fill(self, scope: Scope) -> str:
-        return "".join(self._filled(_Found(scope, self.where, ADDRESS))) + self.tail
+        found = _Found(scope, self.allowance.of_text(ADDRESS))
+        with _placed(self.where):
+            return "".join(self._filled(found)) + self.tail
 
     def _filled(self, found: _Found) -> Iterator[str]:
         for part in self.parts:
             if isinstance(part, str):
                 yield part
             else:
-                yield ",".join(map(self._segment, found.matches(part)))
+                yield ",".join(map(self._segment, found.texts(part)))
 
     def _segment(self, match: values.Value) -> str:
         """A value that would leave a hole in the path, or fill it with JSON, is no value here."""
         said = "" if values.kind(match) in ("object", "array", "null") else values.text(match)
         if not said:
-            raise Unresolved(f"{self.where}: what a reference finds does not fit into a path")
+            raise Unresolved("what a reference finds does not fit into a path")
         return segment(said)
 
 
@@ -188,14 +193,17 @@ class BodyTemplate(msgspec.Struct, frozen=True):
     text: str
     where: Where
     pieces: tuple[bytes | Parts, ...]
+    allowance: Allowance = msgspec.field(default_factory=Allowance)
+    """Its batch's."""
 
     def fill(self, scope: Scope) -> str:
-        found = _Found(scope, self.where, BYTES)
+        found = _Found(scope, self.allowance.of_text(BYTES))
         pieces = (
             piece if isinstance(piece, bytes) else self._string(piece, found)
             for piece in self.pieces
         )
-        return b"".join(pieces).decode()
+        with _placed(self.where):
+            return b"".join(pieces).decode()
 
     def _string(self, parts: Parts, found: _Found) -> bytes:
         whole = [part for part in parts if part != ""]
@@ -205,34 +213,44 @@ class BodyTemplate(msgspec.Struct, frozen=True):
         return values.quoted("".join(self._said(part, found) for part in parts))
 
     def _said(self, part: str | Reference, found: _Found) -> str:
-        return part if isinstance(part, str) else ",".join(map(values.text, found.matches(part)))
+        return part if isinstance(part, str) else ",".join(map(values.text, found.texts(part)))
+
+
+@contextmanager
+def _placed(where: Where) -> Iterator[None]:
+    try:
+        yield
+    except Unresolved as why:
+        raise Unresolved(f"{where}: {why.message}") from None
 
 
 class _Found:
-    """What the references of one template mean, at most so many bytes of it."""
+    """What the references of one template mean, as far as its allowance goes."""
 
-    def __init__(self, scope: Scope, where: Where, most: int) -> None:
+    def __init__(self, scope: Scope, allowance: Allowance) -> None:
         self._scope = scope
-        self._where = where
-        self._allowance = Allowance(most)
+        self._allowance = allowance
         self._kept: dict[str, Mapping[str, values.Value]] = {}
         """Result -> JSONPath -> its matches."""
 
     def matches(self, reference: Reference) -> Sequence[values.Value]:
         found = self._result(reference.name).get(reference.path.text)
         if found is None:
-            raise Unresolved(f"{self._where}: a reference finds nothing")
-        try:
-            self._allowance.make(len(memoryview(found)))
-        except Unresolved as why:
-            raise Unresolved(f"{self._where}: {why.message}") from None
+            raise Unresolved("a reference finds nothing")
+        self._allowance.make(len(memoryview(found)))
         return values.items(found)
+
+    def texts(self, reference: Reference) -> Sequence[values.Value]:
+        """The same, to be made into text one by one."""
+        matches = self.matches(reference)
+        self._allowance.look(len(matches))
+        return matches
 
     def _result(self, name: str) -> Mapping[str, values.Value]:
         if name not in self._kept:
             kept = self._scope.get(name)
             if not kept:
-                raise Unresolved(f"{self._where}: the result that a reference means is no JSON")
+                raise Unresolved("the result that a reference means is no JSON")
             self._kept[name] = values.members(kept[0])
         return self._kept[name]
 

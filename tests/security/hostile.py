@@ -89,6 +89,8 @@ def templates() -> Iterator[tuple[str, str, bytes]]:
         yield f"agendize, {name}", AGENDIZE.path, AGENDIZE.document(entries)
     entries = [first, AGENDIZE.entry("/b/" + "${result=a:$[0].x}" * 90, "POST")]
     yield "agendize, address", AGENDIZE.path, AGENDIZE.document(entries)
+    fifteen = AGENDIZE.entry("/b", "POST", body={"x": ["${result=a:$[0].x}"] * 15})
+    yield "agendize, many entries", AGENDIZE.path, AGENDIZE.document([first, *[fifteen] * 9])
     for name, args, members in _placeholders():
         nodes = [{"resource": "r", "method": "create", "name": f"r{i}"} | members
                  for i in range(1 if "loop_on" in members else 3)]  # fmt: skip

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.batch import Reply
 from gateway.errors import Unresolved
 from gateway.templates import references
+from gateway.templates.allowance import Allowance
 from gateway.templates.jsonpath import parse
 from gateway.templates.references import (
     LONGEST,
@@ -242,6 +243,24 @@ def test_a_text_match_survives_in_any_string(before: str, value: str) -> None:
         return
     filled = BodyTemplate("", WHERE, (b"[", *pieces, b"]")).fill({"a": keep})
     assert json.loads(filled) == [before + value if before else value]
+
+
+def test_what_all_references_of_a_batch_put_in_has_a_bound() -> None:
+    document = json.dumps({"x": "y" * 3_000_000}).encode()
+    pieces = ((Reference("a", parse("$.x")),),)
+    scope, batch = scope_of("${result=a:$.x}", document), Allowance()
+    assert len(BodyTemplate("", WHERE, pieces, batch).fill(scope)) > 3_000_000
+    assert len(BodyTemplate("", WHERE, pieces, batch).fill(scope)) > 3_000_000
+    with pytest.raises(Unresolved, match=r"requests\[1\]: filled in, it has more"):
+        BodyTemplate("", WHERE, pieces, batch).fill(scope)
+
+
+def test_matches_that_become_text_one_by_one_have_a_bound() -> None:
+    document = json.dumps([1] * 9_000).encode()
+    assert body('["x ${result=a:$[*]}"]', document).count("1") == 9_000
+    assert body('["${result=a:$[*]}", "${result=a:$[*]}"]', document).count("1") == 18_000
+    with pytest.raises(Unresolved, match=r"requests\[1\]: .* too many steps"):
+        body('["x ${result=a:$[*]}", "x ${result=a:$[*]}"]', document)
 
 
 def test_a_result_that_is_no_json_resolves_nothing() -> None:
