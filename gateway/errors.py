@@ -65,5 +65,9 @@ class Unresolved(ValueError):
         self.message = message
 
 
+class Exhausted(Unresolved):
+    """There is no room left for what would be made."""
+
+
 class TooMany(Unresolved):
     """It finds more than may be gone through, or kept."""

@@ -127,9 +127,9 @@ class Run:
     __slots__ = ("_began", "_context", "_delivery", "_dialect", "_due", "_evaluations",
                  "_execution", "_expanded", "_expansions", "_first", "_gated", "_gone", "_guard",
                  "_in_flight", "_kept", "_known_behind", "_lane", "_mistake", "_outcomes",
-                 "_overruns", "_parked", "_queue", "_queued", "_ranks", "_recorder", "_schedule",
-                 "_settled", "_struck", "_taken", "_terms", "_timer", "_verdict", "_writer",
-                 "_writing", "answer", "deadline", "plan", "record")
+                 "_overruns", "_parked", "_queue", "_queued", "_ranks", "_recorder", "_resting",
+                 "_schedule", "_settled", "_struck", "_taken", "_terms", "_timer", "_verdict",
+                 "_writer", "_writing", "answer", "deadline", "plan", "record")
     # fmt: on
 
     def __init__(
@@ -172,6 +172,8 @@ class Run:
         self._struck: Failure | None = None
         """Why no expression of this batch is worked out any more."""
         self._expansions: dict[int, expand.Expansion] = {}
+        self._resting: set[int] = set()
+        """Steps of which more runs are to begin when others have had their turn."""
         self._expanded = 0
         self._outcomes: dict[int, Outcome] = {}
         self._kept = 0
@@ -417,6 +419,9 @@ class Run:
                 self._parked.append(work)
             else:
                 self._offer(work)
+        if expansion.resting and step.index not in self._resting:
+            self._resting.add(step.index)
+            self._execution.loop.call_soon(self._resume, step, expansion)
         for reply in expansion.refused():
             self._recorder.subrequest(self.record, step, reply)
         self._release(expansion.shed())
@@ -428,6 +433,15 @@ class Run:
         self._outcomes[step.index] = outcome
         self._delivery.end(step.index, outcome)
         return self._finish(step.index, outcome.failed)
+
+    def _resume(self, step: Step, expansion: expand.Expansion) -> None:
+        self._resting.remove(step.index)
+        try:
+            self._launch(self._work(step, expansion, expansion.resume()))
+            self._deliver()
+        except Exception as mistake:
+            self._break(mistake)
+        self._settle()
 
     def _keeps(self, kept: Kept, most: int) -> bool:
         """Whether there is room for this, beside what is kept of other steps."""
@@ -578,7 +592,8 @@ class Run:
 
     def _settle(self) -> None:
         """The batch is over once nobody writes and nothing is outstanding; told once."""
-        if self._settled or not self._gone or self._in_flight or self._evaluations:
+        busy = self._in_flight or self._evaluations or self._resting
+        if self._settled or not self._gone or busy:
             return
         self._settled = True
         self.record.seconds = self._execution.clock() - self._began

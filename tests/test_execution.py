@@ -271,6 +271,32 @@ async def test_what_steps_keep_for_others_has_a_bound_together() -> None:
     assert why.message == "requests[9]: what it reads is more than may be kept"
 
 
+class Hundred(msgspec.Struct, frozen=True):
+    """A loop of a hundred runs, whose targets are to be nowhere."""
+
+    text: str = "hundred"
+
+    def scopes(self, scope: Scope) -> Iterator[Scope]:
+        return iter([{"x": (b"nowhere",)}] * 100)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_loop_whose_runs_end_at_once_goes_on_turn_by_turn_to_its_end(leaves: bool) -> None:
+    loop = sub(place=0, name="loop", target=Named("x"), recipe=Recipe(loops=(Hundred(),)))
+    scene = Scene(loop, sub(place=1, target="/"), width=4)
+    assert scene.waiting == [1]
+    if leaves:
+        scene.run.abandon()
+    else:
+        scene.answer(1)
+    async with asyncio.timeout(10):
+        while not (scene.recorder.ended if leaves else scene.run.complete):
+            await asyncio.sleep(0)
+    assert scene.recorder.steps() == [0] * 100 + [1]
+    if not leaves:
+        assert scene.text() == "<0(" + "400 " * 100 + ")1:200 >"
+
+
 async def test_a_batch_without_subrequests_is_complete_at_once() -> None:
     scene = Scene()
     await scene.due()

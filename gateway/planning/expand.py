@@ -35,7 +35,7 @@ from gateway.batch import (
     Template,
     failed,
 )
-from gateway.errors import BadTarget, TooMany, Unresolved
+from gateway.errors import BadTarget, Exhausted, TooMany, Unresolved
 from gateway.planning import pages
 from gateway.planning.nouns import Context, Kept
 from gateway.target import normalise
@@ -116,6 +116,9 @@ def _extra(own: Headers, context: Context, key: str) -> Headers:
 _PLAIN = Recipe()
 _PAGES = 1 << 20
 """More than the pages of any run: `place` sorts calls by run, then page."""
+AT_ONCE = 16
+"""Runs that end without a call, one after another; what a loop does with thousands, and nobody else
+would be heard meanwhile."""
 MOST_ASKED = 5_000
 """Records of one page that are looked at for whether to go on below them."""
 _OVERHEAD = 64
@@ -180,6 +183,8 @@ class Expansion:
         self._kept_size = 0
         self._let_go = 0
         self._unsent: list[Reply] = []
+        self.resting = False
+        """More runs may begin, but others are to have the processor first."""
 
     # --- what execution asks ---------------------------------------------------------------------
 
@@ -210,6 +215,10 @@ class Expansion:
         if isinstance(work, Evaluate):
             return self._begin_more(self._evaluated(run, reply))
         return self._begin_more(self._answered(run, reply))
+
+    def resume(self) -> Sequence[Work]:
+        """It was resting; what is to be done next."""
+        return self._begin_more([])
 
     def deliver(self) -> Iterator[Reply]:
         """Replies that are next in the step's order and were not handed on yet."""
@@ -265,8 +274,12 @@ class Expansion:
 
     def _begin_more(self, works: list[Work]) -> list[Work]:
         """Adds what the runs want that can begin now."""
+        over, self.resting = self._ended + AT_ONCE, False
         while True:
             while self._begun < len(self._runs) and self._begun - self._ended < self._context.width:
+                if self._ended >= over:
+                    self.resting = True
+                    return works
                 self._begun += 1
                 works += self._advance(self._runs[self._begun - 1])
             if self._recipe.recurse is None or not self._next_generation(self._recipe.recurse):
@@ -296,6 +309,8 @@ class Expansion:
             if run.worked_out < len(self._recipe.expressions):
                 return [self._evaluate(run)]
             self._fill(run)
+        except Exhausted as why:
+            return self._give_up(run, why)
         except Unresolved as why:
             return self._stop(run, self._unresolved(why))
         except BadTarget as bad:
@@ -422,6 +437,13 @@ class Expansion:
         """A run that cannot go on, and a result that says why."""
         self._fail(run, failed(failure))
         return self._end(run)
+
+    def _give_up(self, run: _Run, why: Exhausted) -> list[Work]:
+        """There is no room for what is made in this run, so there would be none in the next."""
+        left = len(self._runs) - self._begun
+        del self._runs[self._begun :]
+        also = f"; {left} more runs are not begun" if left else ""
+        return self._stop(run, self._unresolved(Exhausted(why.message + also)))
 
     def _never(self, failure: Failure) -> list[Work]:
         """Not one run can begin."""

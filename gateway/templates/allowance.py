@@ -6,7 +6,7 @@ runs look through a list; either would take the whole process.
 
 from __future__ import annotations
 
-from gateway.errors import Unresolved
+from gateway.errors import Exhausted
 
 BYTES = 8 * 2**20
 """Made of one template: twice what a document may have by default."""
@@ -23,7 +23,7 @@ any number."""
 
 class Allowance:
     """What is left for one text that is made, and for all of its batch. `make` and `look` raise
-    Unresolved when nothing is."""
+    Exhausted when nothing is."""
 
     __slots__ = ("_batch", "_bytes", "_most", "_steps")
 
@@ -42,7 +42,7 @@ class Allowance:
     def make(self, size: int) -> None:
         """So many bytes are about to be written."""
         if size > self._bytes:
-            raise Unresolved(f"filled in, it has more than {self._most} bytes")
+            raise Exhausted(f"filled in, it has more than {self._most} bytes")
         if self._batch is not None:
             self._batch.make(size)
         self._bytes -= size
@@ -50,7 +50,7 @@ class Allowance:
     def look(self, count: int = 1) -> None:
         """So many values are about to be looked at."""
         if count > self._steps:
-            raise Unresolved("what stands in its open places takes too many steps")
+            raise Exhausted("what stands in its open places takes too many steps")
         if self._batch is not None:
             self._batch.look(count)
         self._steps -= count

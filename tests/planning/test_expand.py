@@ -28,7 +28,7 @@ from gateway.batch import (
     Subrequest,
     failed,
 )
-from gateway.errors import TooMany, Unresolved
+from gateway.errors import Exhausted, TooMany, Unresolved
 from gateway.planning import expand
 from gateway.planning.expand import Expansion
 from gateway.planning.nouns import Context, Kept
@@ -239,13 +239,34 @@ def test_runs_are_not_made_before_their_turn() -> None:
     assert filled == ["/0", "/1", "/2", "/3"]
 
 
-def test_runs_that_end_at_once_make_room_for_others() -> None:
+def test_runs_that_end_at_once_make_room_for_others_in_and_outside_the_batch() -> None:
     of = step(target=Fill("{a}"), recipe=Recipe(loops=(Each("a"),)))
     texts = ["not/rooted"] * 500 + ["/ok"]
     expansion, works = begun(of, Context("b", (), RULES, width=1), a=texts)
+    turns = 0
+    while expansion.resting:
+        assert works == []
+        works = list(expansion.resume())
+        turns += 1
+    assert turns == 500 // expand.AT_ONCE
     assert targets(works) == ["/ok"]
     assert not expansion.took(works[0], Reply(200, body=b"1"))
     assert handed(expansion) == ["not_rooted"] * 500 + ["1"]
+
+
+class Full(Fill, frozen=True):
+    def fill(self, scope: Scope) -> str:
+        raise Exhausted("there is no room")
+
+
+def test_where_there_is_no_room_for_one_run_no_other_is_begun() -> None:
+    of = step(target=Full("/{a}"), recipe=Recipe(loops=(Each("a"),)))
+    expansion, works = begun(of, Context("b", (), RULES, width=2), a=["1", "2", "3", "4", "5"])
+    assert works == []
+    assert expansion.done
+    (why,) = expansion.deliver()
+    assert why.failure is not None
+    assert why.failure.message == "requests[0]: there is no room; 4 more runs are not begun"
 
 
 def test_loops_multiply() -> None:

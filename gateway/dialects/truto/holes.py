@@ -94,7 +94,7 @@ class Target(msgspec.Struct, frozen=True):
         try:
             said = self.id if isinstance(self.id, str) else self.id.sure(layer)
         except Unresolved as why:
-            raise Unresolved(f"{self.where}.id: {why.message}") from None
+            raise type(why)(f"{self.where}.id: {why.message}") from None
         return f"/{identified(said, self.where)}"
 
 
