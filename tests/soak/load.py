@@ -1,4 +1,4 @@
-"""Clients: bulk calls in two formats, requests that pass through, and some who leave."""
+"""Clients: bulk calls in three formats, requests that pass through, and some who leave."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Load:
         random = self._random
         methods = random.choices(["GET", "POST", "PUT"], [6, 3, 1], k=random.randint(1, MOST))
         entry = self._ledger.bulk(f"b{next(self._ids)}", methods)
-        path, document = random.choice([_sugarcrm, _guidewire])(methods)
+        path, document = random.choice([_sugarcrm, _guidewire, _agendize])(methods)
         asking = asyncio.ensure_future(self._ask(session, path, document, entry))
         if random.random() < LEAVING:
             self._ledger.figures["clients that left"] += 1
@@ -120,11 +120,19 @@ def _guidewire(methods: list[str]) -> tuple[str, Any]:
     return "/batch", {"requests": entries}
 
 
+def _agendize(methods: list[str]) -> tuple[str, Any]:
+    entries = [{"path": "/thing", "method": m} | _data("body", {}, m) for m in methods]
+    return "/api/2.3/batch", {"requests": entries}
+
+
 def _data(name: str, data: object, method: str) -> dict[str, Any]:
     return {} if method == "GET" else {name: data}
 
 
 def _told(entry: Mapping[str, Any]) -> Told:
+    response = entry.get("response")
+    if isinstance(response, dict) and "gateway" in response:
+        return Told(entry["status"], response["gateway"]["sent"])
     headers = entry.get("headers", {})
     if isinstance(headers, list):
         headers = {pair["name"]: pair["value"] for pair in headers}
