@@ -6,6 +6,7 @@ read; what changes something or takes input is under the setting `ops_write`.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -20,6 +21,9 @@ from gateway.errors import Refused
 from gateway.headers import text
 
 Writers = Literal["off", "loopback", "all"]
+
+BODY = 15.0
+"""Seconds for a body to come."""
 
 
 class Scrape(Protocol):
@@ -64,7 +68,9 @@ class State(Protocol):
         """As `Recorder.bug`."""
 
 
-def application(state: State, write: Writers, body_bytes: int = 4 * 1024 * 1024) -> web.Application:
+def application(
+    state: State, write: Writers, body_bytes: int = 4 * 1024 * 1024, body_time: float = BODY
+) -> web.Application:
     """`body_bytes` bounds what `/explain` takes. Run it with `auto_decompress=False`."""
     pages = _Pages(state)
     read: list[web.RouteDef] = [
@@ -81,7 +87,8 @@ def application(state: State, write: Writers, body_bytes: int = 4 * 1024 * 1024)
         web.post("/explain/{dialect}", pages.explain),
     ]
     app = web.Application(
-        middlewares=[_problems(state), _writers(write)], client_max_size=body_bytes
+        middlewares=[_problems(state), _writers(write), _bounded(body_bytes, body_time)],
+        client_max_size=body_bytes,
     )
     app.add_routes([*read, *written])
     app.on_response_prepare.append(_plain_head)
@@ -91,6 +98,7 @@ def application(state: State, write: Writers, body_bytes: int = 4 * 1024 * 1024)
 class _Pages:
     def __init__(self, state: State) -> None:
         self._state = state
+        self._explaining = asyncio.Lock()
 
     async def livez(self, _: web.Request) -> web.Response:
         """That it is answered is the answer."""
@@ -133,15 +141,18 @@ class _Pages:
         return _json({"draining": True}, 202)
 
     async def explain(self, request: web.Request) -> web.Response:
-        """`?path=` is the path that the call would come on, where the dialect reads it."""
+        """`?path=` is the path that the call would come on, where the dialect reads it. The plan
+        of a large call takes a second, so it is made beside the event loop, one at a time."""
         body = await request.read()
         try:
-            plan = self._state.explain(
-                request.match_info["dialect"],
-                request.query.get("path", ""),
-                text(request.raw_headers),
-                body,
-            )
+            async with self._explaining:
+                plan = await asyncio.to_thread(
+                    self._state.explain,
+                    request.match_info["dialect"],
+                    request.query.get("path", ""),
+                    text(request.raw_headers),
+                    body,
+                )
         except KeyError:
             return problem(404, "no such dialect")
         except Refused as refused:
@@ -205,6 +216,26 @@ def _writers(write: Writers) -> Middleware:
         return await handler(request)
 
     return guard
+
+
+def _bounded(most: int, seconds: float) -> Middleware:
+    """Reads the body for the page: it comes in time, or else the connection ends."""
+
+    @web.middleware
+    async def read(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.match_info.http_exception is None and request.method in ("POST", "PUT"):
+            if (request.content_length or 0) > most:
+                raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
+            try:
+                async with asyncio.timeout(seconds):
+                    await request.read()  # which keeps it
+            except TimeoutError:
+                answer = problem(408, "the body did not come in time")
+                answer.force_close()
+                return answer
+        return await handler(request)
+
+    return read
 
 
 def _local(request: web.Request) -> bool:

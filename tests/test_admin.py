@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +18,7 @@ from aiohttp import web
 from gateway.admin import Scrape, Writers, _local, application
 from gateway.batch import Headers
 from gateway.errors import Refused
+from tests.front import raw
 
 SECRET = "s3cr3t"
 
@@ -29,6 +32,9 @@ class Gateway:
         self.drained = 0
         self.bugs: list[str] = []
         self.explained: list[tuple[str, str, Headers, bytes]] = []
+        self.explaining = threading.Event()
+        """Lets a plan be made."""
+        self.explaining.set()
 
     def set_level(self, level: str) -> None:
         if level not in ("debug", "info"):
@@ -56,6 +62,7 @@ class Gateway:
         if body == b"{":
             raise Refused("bad_json", "line 1, column 2: end of text")
         self.explained.append((dialect, path, headers, body))
+        self.explaining.wait()
         return b'{"steps":[]}'
 
     def drain(self) -> None:
@@ -78,8 +85,10 @@ async def serve(gateway: Gateway) -> AsyncIterator[Serve]:
     """Starts the listener and gives a client of it."""
     async with AsyncExitStack() as stack:
 
-        async def start(write: Writers = "all", unix: Path | None = None) -> aiohttp.ClientSession:
-            app = application(gateway, write, body_bytes=1000)
+        async def start(
+            write: Writers = "all", unix: Path | None = None, body_time: float = 15.0
+        ) -> aiohttp.ClientSession:
+            app = application(gateway, write, body_bytes=1000, body_time=body_time)
             runner = web.AppRunner(app, auto_decompress=False, access_log=None)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -207,6 +216,35 @@ async def test_a_plan_that_cannot_be_made_says_why(serve: Serve) -> None:
 
 
 WRITES = (("PUT", "/loglevel"), ("POST", "/drain"), ("POST", "/explain/sugarcrm"))
+
+
+async def test_a_plan_is_made_beside_the_event_loop(serve: Serve, gateway: Gateway) -> None:
+    client = await serve()
+    gateway.explaining.clear()
+    explained = asyncio.ensure_future(client.post("/explain/sugarcrm", data=b"{}"))
+    while not gateway.explained:
+        async with client.get("/livez") as answer:
+            assert answer.status == 200
+    gateway.explaining.set()
+    async with await explained as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("announced", "status"), [("1000", 408), ("1001", 413)], ids=["stuck", "too large"]
+)
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_nobody_waits_for_a_body_that_does_not_come_or_is_not_taken(
+    serve: Serve, gateway: Gateway, method: str, path: str, announced: str, status: int
+) -> None:
+    client = await serve(body_time=0.01)
+    listener = client._base_url
+    assert listener is not None
+    async with raw(f"{listener.host}:{listener.port}") as stranger:
+        fields = f"Host: ops\r\nContent-Length: {announced}\r\n\r\n"
+        stranger.send(f"{method} {path} HTTP/1.1\r\n{fields}{{".encode())
+        assert (await stranger.head()).startswith(b"HTTP/1.1 %d " % status)
+    assert (gateway.level, gateway.drained, gateway.explained) == ("info", 0, [])
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)

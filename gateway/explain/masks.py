@@ -11,31 +11,48 @@ from gateway.headers import normal
 MASK = "***"
 
 _SECRET = re.compile(
-    r"auth|token|cookie|(?<!idempotency-)key|secret|passw|session|signature|credential|jwt"
+    r"auth|token|cookie|(?<!idempotency[-_.])key|secret|passw|passphrase|pwd|session|signature|hmac"
+    r"|credential|assertion|bearer|jwt|saml|(?<![a-z])(?:sig|otp|sid)(?![a-z])"
 )
 """Better one name too many: who reads a plan can do without a value, but not unread one."""
 _SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token) ", re.IGNORECASE)
-# What is one whole reference is no secret yet.
-_PARAMETER = re.compile(r"(?<=[?&])([^=&]*+)=(?!\$?\{[^&]*\}(?:&|\Z))[^&]++")
-_STRING = r'"((?:[^"\\]|\\.)*+)"'
-_MEMBER = re.compile(
-    rf'{_STRING}(\s*+:\s*+)(?!"\$?\{{[^"]*\}}"){_STRING}',
-    re.DOTALL,
-)
+_PARAMETER = re.compile(r"(?<=[?&])([^=&?]*+)=")
+_QUOTED = r'"([^"\\]*+(?:\\.?[^"\\]*+)*+)(?:"|\Z)'
+# Each text is read from its beginning to its end and once: whatever stands in it, that is linear.
+_TEXT = re.compile(rf"{_QUOTED}(?:(\s*+:\s*+){_QUOTED})?", re.DOTALL)
 
 
 def masked_target(target: str) -> str:
-    """What the query says under the name of a secret is masked."""
-    return _PARAMETER.sub(
-        lambda found: f"{found[1]}={MASK}" if _secret(unquote(found[1])) else found[0], target
-    )
+    """What the query says under the name of a secret is masked, also in an address within it."""
+    if "%" not in target and not _secret(target):
+        return target
+    shown, told = [], 0
+    for found in _PARAMETER.finditer(target):
+        if found.start() < told or not _secret(unquote(found[1])):
+            continue
+        begin, end = found.end(), target.find("&", found.end())
+        end = len(target) if end < 0 else end
+        whole = _is_reference(target, begin, end)
+        shown += [target[told:end]] if whole else [target[told:begin], MASK]
+        told = end
+    return "".join([*shown, target[told:]])
 
 
 def masked_json(text: str) -> str:
     """The same for the strings of a JSON text."""
-    return _MEMBER.sub(
-        lambda found: f'"{found[1]}"{found[2]}"{MASK}"' if _secret(found[1]) else found[0], text
-    )
+    return _TEXT.sub(_masked_member, text)
+
+
+def _masked_member(found: re.Match[str]) -> str:
+    name, between, value = found.groups()
+    if between is None or not _secret(name) or _is_reference(value, 0, len(value)):
+        return found[0]
+    return f'"{name}"{between}"{MASK}"'
+
+
+def _is_reference(text: str, begin: int, end: int) -> bool:
+    """What is one whole reference is no secret yet."""
+    return text.startswith(("{", "${"), begin, end) and text.endswith("}", begin, end)
 
 
 def masked_fields(fields: Headers, credentials: frozenset[str]) -> Headers:
@@ -51,4 +68,4 @@ def _masked(name: str, value: str, credentials: frozenset[str]) -> str:
 
 
 def _secret(name: str) -> bool:
-    return _SECRET.search(normal(name)) is not None
+    return _SECRET.search(name.lower()) is not None
