@@ -437,8 +437,9 @@ class Run:
     def _resume(self, step: Step, expansion: expand.Expansion) -> None:
         self._resting.remove(step.index)
         try:
-            self._launch(self._work(step, expansion, expansion.resume()))
-            self._deliver()
+            if expansion.resting:  # else a reply that came first has had it go on
+                self._launch(self._work(step, expansion, expansion.resume()))
+                self._deliver()
         except Exception as mistake:
             self._break(mistake)
         self._settle()

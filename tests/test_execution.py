@@ -271,19 +271,23 @@ async def test_what_steps_keep_for_others_has_a_bound_together() -> None:
     assert why.message == "requests[9]: what it reads is more than may be kept"
 
 
-class Hundred(msgspec.Struct, frozen=True):
-    """A loop of a hundred runs, whose targets are to be nowhere."""
+class Over(msgspec.Struct, frozen=True):
+    """A loop over these; `nowhere` is no target."""
 
-    text: str = "hundred"
+    values: tuple[bytes, ...]
+    text: str = "x"
 
     def scopes(self, scope: Scope) -> Iterator[Scope]:
-        return iter([{"x": (b"nowhere",)}] * 100)
+        return ({"x": (value,)} for value in self.values)
+
+
+def loop(*values: bytes) -> Subrequest:
+    return sub(name="loop", target=Named("x"), recipe=Recipe(loops=(Over(values),)))
 
 
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_a_loop_whose_runs_end_at_once_goes_on_turn_by_turn_to_its_end(leaves: bool) -> None:
-    loop = sub(place=0, name="loop", target=Named("x"), recipe=Recipe(loops=(Hundred(),)))
-    scene = Scene(loop, sub(place=1, target="/"), width=4)
+    scene = Scene(loop(*[b"nowhere"] * 100), sub(place=1, target="/"), width=4)
     assert scene.waiting == [1]
     if leaves:
         scene.run.abandon()
@@ -295,6 +299,18 @@ async def test_a_loop_whose_runs_end_at_once_goes_on_turn_by_turn_to_its_end(lea
     assert scene.recorder.steps() == [0] * 100 + [1]
     if not leaves:
         assert scene.text() == "<0(" + "400 " * 100 + ")1:200 >"
+
+
+async def test_a_loop_that_replies_bring_to_its_end_before_its_turn_comes_ends_once() -> None:
+    scene = Scene(loop(b"/a", b"/b", *[b"nowhere"] * 20), sub(place=1, target="/"))
+    assert scene.waiting == [0, 0, 1]
+    scene.answer(0)
+    scene.answer(0)
+    await asyncio.sleep(0)
+    assert scene.text() == "<0(200 200 " + "400 " * 20 + ")"
+    scene.answer(1)
+    assert scene.text() == "1:200 >"
+    assert (scene.run.record.ok, scene.run.record.failed) == (2, 0)
 
 
 async def test_a_batch_without_subrequests_is_complete_at_once() -> None:

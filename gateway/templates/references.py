@@ -221,7 +221,7 @@ def _placed(where: Where) -> Iterator[None]:
     try:
         yield
     except Unresolved as why:
-        raise Unresolved(f"{where}: {why.message}") from None
+        raise type(why)(f"{where}: {why.message}") from None
 
 
 class _Found:
