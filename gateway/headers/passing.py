@@ -39,6 +39,7 @@ def forward_request(
         for field in outer
         if (name := normal(field[0])) not in never
         and (kind(name) is not Kind.IDENTITY or (trusted and policy.believes(field[0])))
+        and not policy.poses(field[0])
     ]
     if hops is not None:
         kept = [_counted(field, hops - 1) for field in kept]

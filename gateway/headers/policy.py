@@ -21,18 +21,33 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     """No subrequest has them from the bulk call."""
     never_from_subrequest: frozenset[str] = frozenset()
     """No subrequest brings them. They identify the caller to this backend, so `Connection` cannot
-    name them away either."""
+    name them away either, and no other spelling stands for them."""
     odd_names: frozenset[str] = frozenset()
     """Names with `_` or `.` that a subrequest may bring all the same, and a trusted peer."""
 
     def __post_init__(self) -> None:
+        never = self.never_from_subrequest
         for field in self.__struct_fields__:
             names = frozenset(normal(name) for name in getattr(self, field))
             msgspec.structs.force_setattr(self, field, names)
+        listed_as_odd = {normal(name) for name in never if _is_odd(name)}
+        msgspec.structs.force_setattr(self, "odd_names", self.odd_names | listed_as_odd)
 
     def believes(self, spelling: str) -> bool:
         """Whether what a trusted peer says of the caller is its own word, by the field's name."""
         return not disguised(spelling) or normal(spelling) in self.odd_names
+
+    def poses(self, spelling: str) -> bool:
+        """Whether it only looks like one of `never_from_subrequest`: whoever writes `X-Tenant` in
+        front of us hands `X_Tenant` on."""
+        name = normal(spelling)
+        return (
+            _is_odd(spelling) and name in self.never_from_subrequest and name not in self.odd_names
+        )
+
+
+def _is_odd(spelling: str) -> bool:
+    return "_" in spelling or "." in spelling
 
 
 class TrustedProxies:

@@ -53,7 +53,7 @@ def _inherits(
         name = normal(spelling)
         if name == "connection":
             return None
-        if name in never:
+        if name in never or policy.poses(spelling):
             return False
         if kind(name) is Kind.IDENTITY:
             return trusted and policy.believes(spelling)

@@ -37,6 +37,11 @@ IDENTITIES = (
     "X-Consumer-Username", "X-Credential-Identifier", "X-SSL-Client-Cert", "SSL-Client-S-DN",
     "X-Client-Cert", "Client-Cert", "X-Envoy-Original-Path", "X-Goog-Authenticated-User-Email",
     "X-MS-Client-Principal", "X-Amzn-Oidc-Identity", "Proxy", "X-Host", "X-Proxyuser-Ip",
+    "Fly-Client-IP", "X-Azure-ClientIP", "X-Azure-SocketIP", "X-AppEngine-User-IP",
+    "X-Authentik-Username", "X-Pomerium-Jwt-Assertion", "Tailscale-User-Login", "X-Vouch-User",
+    "Front-End-Https", "X-Scheme", "X-Url-Scheme", "WL-Proxy-Client-IP", "CF-Visitor",
+    "CloudFront-Viewer-Address", "X-WEBAUTH-Role", "X-Goog-IAP-JWT-Assertion", "OIDC-Claim-Email",
+    "SM-User", "X-Userinfo", "X-Sucuri-ClientIP", "X-Vercel-Forwarded-For", "L5d-Client-Id",
 )  # fmt: skip
 OURS = (
     "Host", "Via", "X-Request-Id", "Accept-Encoding", "X-HTTP-Method-Override",
@@ -186,6 +191,25 @@ async def test_nobody_speaks_for_a_trusted_proxy_in_another_spelling(path: str) 
             assert {name: request.all(name.lower()) for name in theirs} == {
                 name: [value] for name, value in theirs.items()
             }
+
+
+@pytest.mark.parametrize("path", [*(form.path for form in FORMATS), TRUTO, "/passed"])
+async def test_nobody_speaks_in_another_spelling_for_who_writes_the_operators_own_fields(
+    path: str,
+) -> None:
+    """`X-Tenant` identifies the caller to this backend, which takes `X_Tenant` for it."""
+    document = {
+        TRUTO: truto({"resource": "r", "method": "list"}),
+        "/passed": b"{}",
+        **{form.path: form.document([form.entry("/x")]) for form in FORMATS},
+    }[path]
+    said = [("X_Tenant", FORGED), ("X-Tenant", "mine"), ("x.tenant", FORGED), ("My_Role", "mine")]
+    listed = HeaderLists(never_from_subrequest=("X-Tenant", "My_Role"))
+    async with RawBackend(echo) as backend, siege(backend, headers=listed) as gate:
+        assert (await gate.ask(posted(path, document, said))).status == 200
+    (request,) = backend.requests
+    assert FORGED.encode() not in request.head
+    assert request.all("x-tenant") == request.all("my_role") == [b"mine"]
 
 
 CREDENTIALS = [
