@@ -35,6 +35,13 @@ def test_of_short_texts_there_may_be_any_number() -> None:
         text.look(MORE_STEPS)
 
 
+def test_a_loop_has_room_for_sixty_fields_of_each_record() -> None:
+    """`{{resources.contacts.name}}` looks at three values."""
+    batch = Allowance()
+    for _ in range(10_000):
+        batch.of_text().look(60 * 3)
+
+
 def test_what_is_refused_takes_nothing_from_others() -> None:
     batch = Allowance()
     for _ in range(3):
