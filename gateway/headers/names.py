@@ -191,6 +191,11 @@ def kind(name: str) -> Kind:
     return Kind.TRACE if name in _TRACE else Kind.PLAIN
 
 
+def odd(spelling: str) -> bool:
+    """Whether something else may stand for `-` in a name."""
+    return "_" in spelling or "." in spelling
+
+
 @lru_cache(maxsize=256)
 def disguised(spelling: str) -> bool:
     """Whether `_` or `.` stands for `-` in a field that only we or a trusted peer may write.
@@ -198,5 +203,4 @@ def disguised(spelling: str) -> bool:
     A proxy that sets such a field replaces its own spelling alone and hands the others on, so they
     are its client's word (CVE-2025-64484).
     """
-    odd = "_" in spelling or "." in spelling
-    return odd and kind(normal(spelling)) in (Kind.NEVER, Kind.IDENTITY)
+    return odd(spelling) and kind(normal(spelling)) in (Kind.NEVER, Kind.IDENTITY)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 
 import msgspec
 
-from gateway.headers.names import disguised, normal
+from gateway.headers.names import disguised, normal, odd
 
 _LONGEST = 64
 """Of an address as text, with the name of an interface behind it."""
@@ -30,7 +30,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         for field in self.__struct_fields__:
             names = frozenset(normal(name) for name in getattr(self, field))
             msgspec.structs.force_setattr(self, field, names)
-        listed_as_odd = {normal(name) for name in never if _is_odd(name)}
+        listed_as_odd = {normal(name) for name in never if odd(name)}
         msgspec.structs.force_setattr(self, "odd_names", self.odd_names | listed_as_odd)
 
     def believes(self, spelling: str) -> bool:
@@ -41,13 +41,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         """Whether it only looks like one of `never_from_subrequest`: whoever writes `X-Tenant` in
         front of us hands `X_Tenant` on."""
         name = normal(spelling)
-        return (
-            _is_odd(spelling) and name in self.never_from_subrequest and name not in self.odd_names
-        )
-
-
-def _is_odd(spelling: str) -> bool:
-    return "_" in spelling or "." in spelling
+        return odd(spelling) and name in self.never_from_subrequest and name not in self.odd_names
 
 
 class TrustedProxies:

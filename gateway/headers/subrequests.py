@@ -17,7 +17,7 @@ from functools import lru_cache
 from gateway.batch import HeaderRules, Headers
 from gateway.errors import BadHeader
 from gateway.headers.connection import options, removed_by
-from gateway.headers.names import Kind, disguised, kind, normal
+from gateway.headers.names import Kind, disguised, kind, normal, odd
 from gateway.headers.policy import HeaderPolicy
 
 _INHERITED = (Kind.PLAIN, Kind.TRACE)
@@ -115,7 +115,7 @@ def _own_name(name: str, policy: HeaderPolicy) -> str | None:
     if kind(compared) in _NOT_ITS_OWN or compared in policy.never_from_subrequest:
         return None
     # The backend may take `_` and `.` for `-`, and then two fields for one.
-    if ("_" in name or "." in name) and compared not in policy.odd_names:
+    if odd(name) and compared not in policy.odd_names:
         raise BadHeader("bad_header_name", "a header name holds `_` or `.`")
     return compared
 
