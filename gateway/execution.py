@@ -128,8 +128,8 @@ class Run:
                  "_execution", "_expanded", "_expansions", "_first", "_gated", "_gone", "_guard",
                  "_in_flight", "_kept", "_known_behind", "_lane", "_mistake", "_outcomes",
                  "_overruns", "_parked", "_queue", "_queued", "_ranks", "_recorder", "_resting",
-                 "_schedule", "_settled", "_struck", "_taken", "_terms", "_timer", "_verdict",
-                 "_writer", "_writing", "answer", "deadline", "plan", "record")
+                 "_runs", "_schedule", "_settled", "_struck", "_taken", "_terms", "_timer",
+                 "_verdict", "_writer", "_writing", "answer", "deadline", "plan", "record")
     # fmt: on
 
     def __init__(
@@ -174,7 +174,8 @@ class Run:
         self._expansions: dict[int, expand.Expansion] = {}
         self._resting: set[int] = set()
         """Steps of which more runs are to begin when others have had their turn."""
-        self._expanded = 0
+        self._expanded = self._runs = 0
+        """Of all of them, calls that were made and runs that were planned."""
         self._outcomes: dict[int, Outcome] = {}
         self._kept = 0
         """Bytes of results that later steps read."""
@@ -398,7 +399,9 @@ class Run:
         expansion = expand.start(step, self._context, self._outcomes)
         self._expansions[step.index] = expansion
         self._delivery.source(step.index, expansion)
-        return self._work(step, expansion, expansion.begin())
+        wanted = expansion.begin(max(0, MOST_CALLS - self._runs))
+        self._runs += expansion.runs
+        return self._work(step, expansion, wanted)
 
     def _work(
         self, step: Step, expansion: expand.Expansion, wanted: Iterable[Call | Evaluate]

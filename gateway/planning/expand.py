@@ -119,7 +119,7 @@ _PAGES = 1 << 20
 AT_ONCE = 16
 """Runs that end without a call, one after another; what a loop does with thousands, and nobody else
 would be heard meanwhile."""
-MOST_ASKED = 5_000
+MOST_ASKED = 2_000
 """Records of one page that are looked at for whether to go on below them."""
 _OVERHEAD = 64
 """What a kept value costs beyond its bytes."""
@@ -181,6 +181,8 @@ class Expansion:
         self._good = 0
         self._failed = False
         self._kept_size = 0
+        self._heirs = self._heirs_size = 0
+        """Of the generation to come, runs and bytes that they read."""
         self._let_go = 0
         self._unsent: list[Reply] = []
         self.resting = False
@@ -193,16 +195,24 @@ class Expansion:
         """Bytes that may be kept of it."""
         return self._recipe.most_kept
 
-    def begin(self) -> Sequence[Work]:
-        """What is to be done first."""
+    @property
+    def runs(self) -> int:
+        """How many there are by now."""
+        return len(self._runs)
+
+    def begin(self, room: int) -> Sequence[Work]:
+        """What is to be done first; `room` runs are left for all of the batch."""
+        most = self._recipe.most_runs
         try:
-            scopes = self._scopes()
+            scopes = self._scopes(min(most, room))
         except TooMany:
-            return self._never(self._too_many())
+            return self._never(self._too_many(f"{most} runs"))
         except Unresolved as why:
             return self._never(self._unresolved(why))
-        if len(scopes) > self._recipe.most_runs:
-            return self._never(self._too_many())
+        if len(scopes) > most:
+            return self._never(self._too_many(f"{most} runs"))
+        if len(scopes) > room:
+            return self._never(self._too_many(f"the {room} runs that are left for its batch"))
         self._runs = [
             _Run(str(number), number * _PAGES, scope, self._target)
             for number, scope in enumerate(scopes)
@@ -260,15 +270,15 @@ class Expansion:
 
     # --- runs ------------------------------------------------------------------------------------
 
-    def _scopes(self) -> list[Scope]:
+    def _scopes(self, most: int) -> list[Scope]:
         """One scope per run, or one more than there may be. Raises Unresolved."""
         if self._full:
             raise Unresolved(f"{self._where}: what it reads is more than may be kept")
         scopes = [self._scope]
         for loop in self._recipe.loops:
             inner = (scope for outer in scopes for scope in loop.scopes(outer))
-            scopes = list(islice(inner, self._recipe.most_runs + 1))
-            if len(scopes) > self._recipe.most_runs:
+            scopes = list(islice(inner, most + 1))
+            if len(scopes) > most:
                 break
         return scopes
 
@@ -297,11 +307,15 @@ class Expansion:
         ]
         for run in self._runs:
             run.heirs = []
-        if len(self._runs) + len(heirs) > self._recipe.most_runs:
+        if self._too_many_heirs():
             heirs = []
-            self._fail(self._runs[-1], failed(self._too_many()))
+            self._fail(self._runs[-1], failed(self._too_many(f"{self._recipe.most_runs} runs")))
+        self._heirs = self._heirs_size = 0
         self._runs += heirs
         return bool(heirs)
+
+    def _too_many_heirs(self) -> bool:
+        return len(self._runs) + self._heirs > self._recipe.most_runs
 
     def _advance(self, run: _Run) -> list[Work]:
         """The next thing a run needs."""
@@ -408,15 +422,22 @@ class Expansion:
 
     def _beget(self, run: _Run, reply: Reply) -> None:
         recurse = self._recipe.recurse
-        if recurse is None:
+        if recurse is None or self._too_many_heirs():
             return
         records = recurse.records.pick(reply)
         if len(records) > MOST_ASKED:
             raise Unresolved(f"{self._where}.recurse: more than {MOST_ASKED} records in a page")
         for record in records:
             scope = {**run.scope, recurse.name: (record,)}
-            if recurse.when.fill(scope) == "true":
-                run.heirs.append(scope)
+            if recurse.when.fill(scope) != "true":
+                continue
+            self._heirs += 1
+            self._heirs_size += len(record)
+            if self._heirs_size > self._recipe.most_kept:
+                raise TooMany(f"{self._where}.recurse: reads more than may be kept")
+            run.heirs.append(scope)
+            if self._too_many_heirs():
+                return
 
     # --- how a run goes on -----------------------------------------------------------------------
 
@@ -468,12 +489,12 @@ class Expansion:
         message = why.message if placed else f"{self._where}: {why.message}"
         return Failure("proxy_internal_response", "unresolved_reference", message=message)
 
-    def _too_many(self) -> Failure:
-        message = f"{self._where}: more than {self._recipe.most_runs} runs"
+    def _too_many(self, what: str) -> Failure:
+        message = f"{self._where}: more than {what}"
         return Failure("proxy_internal_response", "too_many_runs", status=413, message=message)
 
     def _keep(self, run: _Run, reply: Reply) -> None:
-        if self._recipe.keep is None:
+        if self._recipe.keep is None or self._kept_size > self._recipe.most_kept:
             return
         try:
             values = self._recipe.keep.pick(reply)

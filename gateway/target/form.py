@@ -203,8 +203,9 @@ def readings(path: str) -> Iterator[str]:
 
 
 def segment(text: str) -> str:
-    """A value as one path segment: all but RFC 3986's unreserved characters is encoded."""
-    return _encode(text, "")
+    """A value as one path segment: all but RFC 3986's unreserved characters is encoded. Of one that
+    is too long for any address, as much as shows that."""
+    return _encode(text[: LONGEST + 1], "")
 
 
 # --- absolute addresses --------------------------------------------------------------------------

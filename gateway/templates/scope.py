@@ -115,10 +115,12 @@ def _negative_zero(digits: str) -> bool:
 def _down(place: Layer | Node, way: Way, allowance: Allowance) -> Node | None:
     """Where the only way leads: straight down, as far as its steps are names."""
     for depth, step in enumerate(way):
-        child = place.member(step) if isinstance(step, str) else None
+        if not isinstance(step, str):
+            return _first(place, (way[depth:],), allowance)
+        _enter(place, allowance)
+        child = place.member(step)
         if child is None:
             return _first(place, (way[depth:],), allowance)
-        allowance.look()
         place = child
     return place.node if isinstance(place, Layer) else place
 
@@ -141,7 +143,7 @@ def _first(place: Layer | Node, ways: Sequence[Way], allowance: Allowance) -> No
 def _children(
     place: Layer | Node, step: Step, allowance: Allowance
 ) -> Iterator[tuple[str | int, Layer | Node]]:
-    allowance.look()
+    _enter(place, allowance)
     if isinstance(step, str):
         child = place.member(step)
         if child is not None:
@@ -153,6 +155,16 @@ def _children(
         allowance.look(len(indexes))
         for index in indexes:
             yield index, array.element(index)
+
+
+_READ = 64
+"""Values that are decoded in the time of a few steps."""
+
+
+def _enter(place: Layer | Node, allowance: Allowance) -> None:
+    """It is about to be looked into."""
+    node = place.node if isinstance(place, Layer) else place
+    allowance.look(1 if node is None else 1 + node.unread // _READ)
 
 
 def _array(place: Layer | Node) -> Node | None:

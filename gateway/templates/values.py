@@ -135,6 +135,18 @@ class Node:
         return self._members is not None or self._elements is not None
 
     @property
+    def unread(self) -> int:
+        """How many values are gone through when it is looked into: at most, as commas tell."""
+        if self.read or self.kind not in ("object", "array"):
+            return 0
+        return bytes(self.value).count(b",")
+
+    def apart(self) -> bytes:
+        """The value as bytes of its own, made once."""
+        self.value = value = bytes(self.value)
+        return value
+
+    @property
     def count(self) -> int:
         """How many children it has."""
         if self.kind == "object":

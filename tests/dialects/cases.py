@@ -188,7 +188,7 @@ class Exchange:
         """A step of many calls: one after another, in the order in which it asks for them."""
         expansion = expand.start(step, self._context, self._outcomes)
         self._delivery.source(step.index, expansion)
-        waiting = deque(expansion.begin())
+        waiting = deque(expansion.begin(1000))
         while waiting:
             work = waiting.popleft()
             reply = self._answer(work)

@@ -88,7 +88,7 @@ class Carried:
                 expansion = expand.start(step, self._case.context, self._outcomes)
                 self._expansions[index] = expansion
                 self._delivery.source(index, expansion)
-                starts += self._go_on(step, expansion.begin())
+                starts += self._go_on(step, expansion.begin(1000))
             elif step.subrequest.target:
                 self._flying.append(expand.call(step, self._case.context))
             else:

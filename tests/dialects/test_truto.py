@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.batch import Batch, BulkCall, Failure, Outcome, Reply, Step, Subrequest, failed
 from gateway.dialects.truto import Truto, opened
 from gateway.dialects.truto.holes import Records
-from gateway.errors import Refused
+from gateway.errors import Refused, TooMany
 from gateway.planning.graph import plan
 from gateway.planning.nouns import Plan
 
@@ -146,10 +146,33 @@ def test_of_a_record_only_what_is_mentioned_is_kept() -> None:
     page = Reply(200, body=b'{"result":[{"id":1.0,"owner":{"id":2},"big":"x","number":3}, 4]}')
     keep = kept(one, two)
     assert keep is not None
-    assert keep.pick(page) == [b'{"id":1.0,"number":3,"owner":{"id":2}}', b"4"]
+    assert keep.pick(page) == [b'{"id":1.0,"owner":{"id":2},"number":3}', b"4"]
     keep = kept(one, whole)
     assert keep is not None
     assert keep.pick(page)[0] == b'{"id":1.0,"owner":{"id":2},"big":"x","number":3}'
+
+
+def test_records_beyond_any_number_of_runs_are_not_gone_through_one_by_one() -> None:
+    keep = kept(lists("crm/b", query={"x": "{{resources.crm.a.id}}"}))
+    assert keep is not None
+    assert len(keep.pick(Reply(200, body=b"[" + b"{}," * 19_999 + b"{}]"))) == 20_000
+    with pytest.raises(TooMany):
+        keep.pick(Reply(200, body=b"[" + b"{}," * 20_000 + b"{}]"))
+
+
+def test_an_element_is_copied_once_however_many_runs_read_it() -> None:
+    child = {"resource": "c", "method": "create", "depends_on": "crm/a", "loop_on": "args.l"}
+    body = {"x": "{{resources.crm.a.id}}"}
+    recipe = only(lists("crm/a"), child | {"body": body}, args={"l": ["long"]}).recipe
+    assert recipe is not None
+    outer, inner = recipe.loops
+    runs = [
+        run
+        for record in outer.scopes({"resources[0]": (b'{"id":1}', b'{"id":2}')})
+        for run in inner.scopes(record)
+    ]
+    assert len(runs) == 2
+    assert runs[0][".args.l"][0] is runs[1][".args.l"][0]
 
 
 def test_nothing_is_kept_of_a_failed_answer() -> None:
@@ -218,6 +241,24 @@ def test_errors_of_one_resource_beyond_a_number_are_counted() -> None:
     entries = json.loads(b"{" + renderer.tail().partition(b",")[2])["errors"]["crm/a"]
     assert [entry["statusCode"] for entry in entries] == [502, 502, 413]
     assert entries[-1]["message"] == "and 3 further errors"
+
+
+def test_what_the_backend_says_of_many_errors_has_a_bound_and_their_statuses_have_none() -> None:
+    said = json.dumps({"error": "\x01" * 4096, "message": "\x01" * 4096}).encode()
+    batch = parse(*[{"resource": f"crm/r{i}", "method": "get"} for i in range(60)])
+    told = answer(batch, *[Reply(409, body=said)] * 60)["errors"]
+    lengths = [len(told[f"crm/r{i}"][0]["message"]) for i in range(60)]
+    assert lengths[:20] == [4096] * 20
+    assert lengths[40:] == [len("status 409")] * 20
+    assert {entry["statusCode"] for (entry,) in told.values()} == {409}
+
+
+def test_an_error_of_any_length_is_not_looked_into() -> None:
+    said = json.dumps({"message": "why", "more": "m" * 300_000}).encode()
+    wait = ((b"Retry-After", b"9" * 16_000),)
+    (entry,) = answer(parse(lists("crm/a")), Reply(500, headers=wait, body=said))["errors"]["crm/a"]
+    assert entry["message"] == "status 500"
+    assert "retryAfter" not in entry
 
 
 def test_details_of_any_length_are_not_carried_along() -> None:

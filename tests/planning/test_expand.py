@@ -93,7 +93,7 @@ def begun(of: Step, context: Context = CONTEXT, **kept: list[str]) -> tuple[Expa
     outcomes = {i: Outcome(value=value) for i, value in values.items()}
     of = msgspec.structs.replace(of, sources=tuple((name, i) for i, name in enumerate(kept)))
     expansion = expand.start(of, context, outcomes)
-    return expansion, list(expansion.begin())
+    return expansion, list(expansion.begin(1000))
 
 
 def page(*items: Any, next: str | None = None) -> Reply:
@@ -188,7 +188,7 @@ def test_a_reference_to_nothing_sends_nothing() -> None:
 
 def test_a_source_that_was_skipped_has_no_values() -> None:
     of = step(target=Fill("/x/{a}"), sources=(("a", 7),))
-    assert list(expand.start(of, CONTEXT, {7: Outcome(failed=True)}).begin()) == []
+    assert list(expand.start(of, CONTEXT, {7: Outcome(failed=True)}).begin(1000)) == []
 
 
 def test_a_value_cannot_lead_the_target_astray() -> None:
@@ -392,7 +392,7 @@ def test_what_is_more_than_may_be_kept_is_not_half_kept() -> None:
     outcome = expansion.outcome()
     assert not outcome.failed
     reader = expand.start(step(1, target=Fill("/{a}"), sources=(("a", 0),)), CONTEXT, {0: outcome})
-    assert list(reader.begin()) == []
+    assert list(reader.begin(1000)) == []
     (reply,) = reader.deliver()
     assert reply.failure is not None
     assert "more than may be kept" in reply.failure.message
@@ -509,11 +509,11 @@ def test_a_condition_that_cannot_be_worked_out_ends_its_run_with_the_page_that_c
 
 def test_a_page_of_too_many_records_is_not_asked_about_one_by_one() -> None:
     expansion, works = begun(step(recipe=RECURSE))
-    expansion.took(works[0], page(*range(5_001)))
+    expansion.took(works[0], page(*range(2_001)))
     assert expansion.done
     *_, why = expansion.deliver()
     assert why.failure is not None
-    assert why.failure.message == "requests[0].recurse: more than 5000 records in a page"
+    assert why.failure.message == "requests[0].recurse: more than 2000 records in a page"
 
 
 def test_a_recursion_without_an_end_is_cut() -> None:
@@ -524,6 +524,47 @@ def test_a_recursion_without_an_end_is_cut() -> None:
     bodies = handed(expansion)
     assert len(bodies) == 4
     assert bodies[-1] == "too_many_runs"
+
+
+def test_when_there_are_too_many_records_to_go_below_no_further_one_is_looked_at() -> None:
+    """A list of ten thousand pages has millions of them."""
+    expansion, works = begun(step(recipe=RECURSE))
+    works = list(expansion.took(works[0], page(*[20] * 60, next="2")))
+    works = list(expansion.took(works[0], page("no number")))  # which its condition would not bear
+    assert works == []
+    assert handed(expansion)[-1] == "too_many_runs"
+
+
+def test_records_to_go_below_have_a_size() -> None:
+    recipe = msgspec.structs.replace(RECURSE, most_runs=1000, most_kept=10)
+    expansion, works = begun(step(recipe=recipe))
+    works = list(expansion.took(works[0], page(*[20] * 6)))
+    assert targets(works) == ["/sub/20"] * 5
+    *_, why = expansion.deliver()
+    assert why.failure is not None
+    assert why.failure.message == "requests[0].recurse: reads more than may be kept"
+
+
+def test_a_loop_with_more_runs_than_are_left_for_its_batch_has_none() -> None:
+    of = step(target=Fill("/{a}"), sources=(("a", 0),), recipe=Recipe(loops=(Each("a"),)))
+    outcomes = {0: Outcome(value=Kept([b"1", b"2", b"3"]))}
+    assert len(expand.start(of, CONTEXT, outcomes).begin(3)) == 3
+    for room in (2, 0):
+        expansion = expand.start(of, CONTEXT, outcomes)
+        assert not expansion.begin(room)
+        (why,) = expansion.deliver()
+        assert why.failure is not None
+        left = f"more than the {room} runs that are left for its batch"
+        assert why.failure.message == f"requests[0]: {left}"
+
+
+def test_what_is_too_much_to_be_kept_is_not_picked_again() -> None:
+    expansion, works = begun(step(recipe=Recipe(keep=Items(), paging=PAGING, most_kept=100)))
+    works = list(expansion.took(works[0], page(1, 2, next="2")))
+    expansion.took(works[0], Reply(200, body=b'{"items":null}'))  # would be a TypeError
+    kept = expansion.outcome().value
+    assert isinstance(kept, Kept)
+    assert kept.full
 
 
 # --- timing ---------------------------------------------------------------------------------------

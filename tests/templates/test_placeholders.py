@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import Exhausted
 from gateway.templates import trees
 from gateway.templates.placeholders import Meter, parts
 from gateway.templates.scope import BadPlaceholder, Layer
@@ -159,6 +160,21 @@ def test_a_query_is_written_as_the_vendors_sdk_writes_it(template: Any, expected
 
 
 # --- the scope ------------------------------------------------------------------------------------
+
+
+def test_a_long_list_that_is_read_anew_for_each_text_costs_more_than_a_step() -> None:
+    document = b'{"a":[' + b"1," * 200_000 + b"1]}"
+    meter = Meter()
+    for where in (b'{"b":%b}' % document, document):
+        scope = Layer(Node(where))
+        assert trees.fill(trees.template(b'"{{a.5:int}}"', meter), scope) in (
+            b"1",
+            b'"{{a.5:int}}"',
+        )
+    nested = b'{"a":' * 60 + b"[" + b"1," * 200_000 + b"1]" + b"}" * 60
+    deep = "a." * 60 + "5"
+    with pytest.raises(Exhausted, match="too many steps"):
+        trees.fill(trees.template(b'"{{%b}}"' % deep.encode(), meter), Layer(Node(nested)))
 
 
 def test_a_name_in_a_document_can_mean_something_else_for_a_while() -> None:

@@ -265,7 +265,7 @@ class Node:
         """The recipe, with what others read of its records."""
         if self.wanted is None:
             return recipe
-        fields = None if self.wanted.whole else tuple(sorted(self.wanted.fields))
+        fields = None if self.wanted.whole else frozenset(self.wanted.fields)
         keep = Records(self.action.kind, self.ground.shape.records, fields)
         shape = self.ground.shape
         plain = Recipe(most_runs=shape.most_runs, most_kept=shape.most_kept)

@@ -7,7 +7,7 @@ arrive. Errors are few or cut short, so they can wait.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gateway.batch import Batch, Failure, Outcome, Reply, Step
 from gateway.dialects import _results
@@ -17,6 +17,13 @@ from gateway.templates import values
 
 LONGEST = 4096
 """Bytes of `message` and of `details` that are told of one error."""
+MOST_SAID = 2**20
+"""Bytes of what the backend says in the errors of one answer; of those beyond it only the status is
+told."""
+_READ = 2**18
+"""Bytes of an error that is looked into: each of its members costs a hundred."""
+_DATE = 64
+"""Bytes of a `Retry-After`, more than a number or a date has."""
 
 _TOO_MUCH = "Content Too Large"
 """RFC 9110's name of 413; Python's own changed with 3.13."""
@@ -25,7 +32,7 @@ _TOO_MUCH = "Content Too Large"
 class Maps:
     """Writes the answer."""
 
-    __slots__ = ("_errors", "_left", "_more", "_most_errors", "_open", "_separator")
+    __slots__ = ("_errors", "_left", "_more", "_most_errors", "_open", "_quoted", "_separator")
 
     def __init__(self, batch: Batch, most_errors: int) -> None:
         keys = [subrequest.key for subrequest in batch.subrequests]
@@ -35,6 +42,8 @@ class Maps:
         self._more: Counter[str] = Counter()
         """Errors beyond what is told."""
         self._most_errors = most_errors
+        self._quoted = 0
+        """Bytes of errors of the backend's."""
         self._open = ""
         self._separator = b""
 
@@ -78,9 +87,18 @@ class Maps:
 
     def _fail(self, key: str, reply: Reply) -> None:
         if len(self._errors[key]) < self._most_errors:
-            self._errors[key].append(_entry(reply))
+            self._errors[key].append(self._entry(reply))
         else:
             self._more[key] += 1
+
+    def _entry(self, reply: Reply) -> bytes:
+        if reply.failure is not None:
+            return _ours(reply.failure)
+        entry = _theirs(reply)
+        if self._quoted + len(entry) > MOST_SAID:
+            return error(reply.status, "", "")
+        self._quoted += len(entry)
+        return entry
 
     def _told(self) -> Iterator[bytes]:
         for key, entries in self._errors.items():
@@ -118,23 +136,23 @@ def error(status: int, label: str, message: str) -> bytes:
     )
 
 
-def _entry(reply: Reply) -> bytes:
-    if reply.failure is not None:
-        return _ours(reply.failure)
-    members = {}
-    document = values.document(reply.body)
+def _theirs(reply: Reply) -> bytes:
+    members: Mapping[str, values.Value] = {}
+    document = values.document(reply.body) if len(reply.body) <= _READ else None
     if document is not None and values.kind(document) == "object":
-        members = {name: bytes(value) for name, value in values.members(document).items()}
+        members = values.members(document)
     label, message = (_said(members.get(name)) for name in ("error", "message"))
     entry = error(reply.status, label or _results.phrase(reply.status, reply.reason), message)
-    details = members.get("details", b"")
+    details = bytes(members.get("details", b""))
     if details and len(details) <= LONGEST:
         entry = _with(entry, b"details", details)
     wait = reply.header(b"retry-after")
-    return _with(entry, b"retryAfter", _results.string(wait)) if wait else entry
+    if not wait or len(wait) > _DATE:
+        return entry
+    return _with(entry, b"retryAfter", _results.string(wait))
 
 
-def _said(value: bytes | None) -> str:
+def _said(value: values.Value | None) -> str:
     if value is None or values.kind(value) != "string":
         return ""
     return values.text(value)[:LONGEST]
