@@ -6,7 +6,7 @@ runs look through a list; either would take the whole process.
 
 from __future__ import annotations
 
-from gateway.errors import Exhausted
+from gateway.errors import Exhausted, Unresolved
 
 BYTES = 8 * 2**20
 """Made of one template: twice what a document may have by default."""
@@ -23,7 +23,7 @@ any number: bodies of a loop over records, say, with sixty fields of each."""
 
 class Allowance:
     """What is left for one text that is made, and for all of its batch. `make` and `look` raise
-    Exhausted when nothing is."""
+    Unresolved where the text has too little, and Exhausted where the batch has."""
 
     __slots__ = ("_batch", "_bytes", "_most", "_steps")
 
@@ -42,7 +42,7 @@ class Allowance:
     def make(self, size: int) -> None:
         """So many bytes are about to be written."""
         if size > self._bytes:
-            raise Exhausted(f"filled in, it has more than {self._most} bytes")
+            raise self._refusal(f"filled in, it has more than {self._most} bytes")
         if self._batch is not None:
             self._batch.make(size)
         self._bytes -= size
@@ -50,7 +50,12 @@ class Allowance:
     def look(self, count: int = 1) -> None:
         """So many values are about to be looked at."""
         if count > self._steps:
-            raise Exhausted("what stands in its open places takes too many steps")
+            raise self._refusal("what stands in its open places takes too many steps")
         if self._batch is not None:
             self._batch.look(count)
         self._steps -= count
+
+    def _refusal(self, message: str) -> Unresolved:
+        if self._batch is None:
+            return Exhausted(f"{message} with those before it")
+        return Unresolved(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.errors import Unresolved
+from gateway.errors import Exhausted, Unresolved
 from gateway.templates.allowance import BYTES, MORE_BYTES, MORE_STEPS, STEPS, Allowance
 
 
@@ -21,8 +21,18 @@ def test_all_texts_of_a_batch_have_one_together() -> None:
     batch.of_text().make(BYTES)
     text = batch.of_text()
     text.make(2 * MORE_BYTES)
-    with pytest.raises(Unresolved, match=f"more than {BYTES + 2 * MORE_BYTES} bytes"):
+    most = BYTES + 2 * MORE_BYTES
+    with pytest.raises(Exhausted, match=f"more than {most} bytes with those before it"):
         text.make(1)
+
+
+def test_what_one_text_is_short_of_others_may_still_have() -> None:
+    """One long value in a loop is no reason to give up on the others."""
+    text = Allowance().of_text(100)
+    for take, much in ((text.make, 101), (text.look, STEPS + 1)):
+        with pytest.raises(Unresolved) as short:
+            take(much)
+        assert not isinstance(short.value, Exhausted)
 
 
 def test_of_short_texts_there_may_be_any_number() -> None:
