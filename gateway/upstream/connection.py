@@ -42,6 +42,8 @@ HEAD_BYTES: Final = 32 * 1024
 body: chunk extensions and trailers, which the parser would collect without a bound."""
 HEAD_FIELDS: Final = 128
 INTERIMS: Final = 16
+MOST_PIECES: Final = 4096
+"""Chunks of one read, behind which others are heard: there may be a million of a byte each."""
 ONE_WRITE: Final = 64 * 1024
 """Up to this size head and body are joined; beyond it the copy costs more than the second write."""
 
@@ -312,11 +314,25 @@ class Connection(asyncio.Protocol):
             self._codings = self._codings or _NAMES.noticed
             _NAMES.noticed = False  # the next head may be another connection's
             return
-        self._barren = 0 if self._pieces else self._barren + arrived
+        count = len(self._pieces)
+        self._barren = 0 if count else self._barren + arrived
         if self._barren > HEAD_BYTES:
             self.fail("http_protocol_error", "endless_framing")
-        elif self._collect() and cast("Lane", self.lane).exchange is not None:
-            self._forward(last=False)
+        elif self._collect():
+            if cast("Lane", self.lane).exchange is not None:
+                self._forward(last=False)
+            if count > MOST_PIECES:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Others are heard before more is read."""
+        if self.alive and not self._paused_at:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self.alive and not self._paused_at:
+            self.transport.resume_reading()
 
     def _feed_head(self, data: bytes, first: bool) -> None:
         """The slow way into a head: it came in pieces, or may be too large."""
@@ -444,17 +460,16 @@ class Connection(asyncio.Protocol):
         over."""
         brought = self._pieces[: self._count] if self.complete else self._pieces
         lane, decoder = cast("Lane", self.lane), self._decoder
-        limit = self._pool.response_bytes if lane.exchange is None else inf
-        for piece in brought:
-            self._size += len(piece)
-            if decoder is None:
-                self._body.append(piece)
-            elif not self._decode(decoder, piece):
-                return False
-            if self._size > limit:
-                self.fail("http_response_body_size", "response_bytes")
-                return False
+        piece = b"".join(brought)  # a list of chunks of a byte each takes eighty times their size
         self._pieces.clear()
+        self._size += len(piece)
+        if decoder is None:
+            self._body.append(piece)
+        elif not self._decode(decoder, piece):
+            return False
+        if lane.exchange is None and self._size > self._pool.response_bytes:
+            self.fail("http_response_body_size", "response_bytes")
+            return False
         return True
 
     def _decode(self, decoder: Decoder, piece: bytes) -> bool:

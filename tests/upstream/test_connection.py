@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -289,6 +290,23 @@ async def test_what_stands_between_chunks_is_bounded(pool_for: MakePool, endless
     script = after_request(*[endless[i : i + 9000] for i in range(0, len(endless), 9000)])
     async with RawBackend(script) as backend, pool_for(backend.url) as pool:
         assert failure(await Owner(pool).get()) == ("http_protocol_error", "endless_framing")
+
+
+async def test_chunks_of_a_byte_each_take_little_more_than_what_they_bring(
+    pool_for: MakePool,
+) -> None:
+    million = CHUNKED + b"1\r\nx\r\n" * 1_000_000 + b"0\r\n\r\n"
+    async with RawBackend(answering(million)) as backend, pool_for(backend.url) as pool:
+        owner = Owner(pool)
+        tracemalloc.start()
+        reply = await owner.get()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(reply.body) == 1_000_000
+        assert peak < 40_000_000
+        owner.free()
+        assert (await owner.get()).failure is None  # reading went on
+    assert len(backend.peers) == 1
 
 
 # --- answers that break off ----------------------------------------------------------------------
