@@ -50,6 +50,8 @@ KEPT_STEPS = 4
 """As much as that many steps may keep for others is kept in one batch."""
 MOST_OVERRUNS = 3
 """Expressions of one batch that are ended by force; after them none is begun."""
+MOST_SECONDS, MOST_MADE = 10.0, 24 * 2**20
+"""That all expressions of one batch may take together, and bytes that they may give."""
 
 Guard = Callable[[str, str], Failure | None]
 """Method and target of a call -> why the operator's rules refuse it, or None."""
@@ -126,10 +128,11 @@ class Run:
     # fmt: off
     __slots__ = ("_began", "_context", "_delivery", "_dialect", "_due", "_evaluations",
                  "_execution", "_expanded", "_expansions", "_first", "_gated", "_gone", "_guard",
-                 "_in_flight", "_kept", "_known_behind", "_lane", "_mistake", "_outcomes",
+                 "_in_flight", "_kept", "_known_behind", "_lane", "_made", "_mistake", "_outcomes",
                  "_overruns", "_parked", "_queue", "_queued", "_ranks", "_recorder", "_resting",
                  "_runs", "_schedule", "_settled", "_struck", "_taken", "_terms", "_timer",
-                 "_verdict", "_writer", "_writing", "answer", "deadline", "plan", "record")
+                 "_verdict", "_worked", "_writer", "_writing", "answer", "deadline", "plan",
+                 "record")
     # fmt: on
 
     def __init__(
@@ -168,7 +171,9 @@ class Run:
         self._parked: list[Call] = []
         self._known_behind: tuple[int, set[int]] = (-1, set())
         self._evaluations: set[asyncio.Task[Reply]] = set()
-        self._overruns = 0
+        self._overruns = self._made = 0
+        self._worked = 0.0
+        """What its expressions have taken so far: ended by force, bytes given, seconds."""
         self._struck: Failure | None = None
         """Why no expression of this batch is worked out any more."""
         self._expansions: dict[int, expand.Expansion] = {}
@@ -484,13 +489,26 @@ class Run:
         self._settle()
 
     def _watch(self, reply: Reply) -> None:
-        """All batches stand in line for the helper, so none keeps it for long with expressions
-        that have no end."""
-        if reply.failure is None or reply.failure.details not in _WITHOUT_END:
-            return
-        self._overruns += 1
-        if self._overruns == MOST_OVERRUNS:
-            self._struck = reply.failure
+        """All batches stand in line for the helper, so none keeps it for long: with expressions
+        that have no end, or with many. And what they give is held until it is read."""
+        reply.held = len(reply.body)
+        self._lane.hold(reply.held)
+        self._worked += reply.seconds
+        self._made += reply.held
+        failure = reply.failure
+        if failure is not None and failure.details in _WITHOUT_END:
+            self._overruns += 1
+            if self._overruns == MOST_OVERRUNS:
+                self._strike(failure)
+        elif self._worked > MOST_SECONDS:
+            self._strike(_TOO_LONG)
+        elif self._made > MOST_MADE:
+            self._strike(_TOO_LARGE)
+
+    def _strike(self, failure: Failure) -> None:
+        """Neither begins nor goes on with any expression."""
+        if self._struck is None:
+            self._struck = failure
             for task in self._evaluations:
                 task.cancel()
 
@@ -678,6 +696,16 @@ _TOO_MANY = Failure(
     "too_many_calls",
     status=413,
     message=f"more than {MOST_CALLS} calls in one batch",
+)
+_TOO_LONG = Failure(
+    "http_request_error",
+    "expression_time",
+    message=f"all expressions together take more than {MOST_SECONDS:g} s",
+)
+_TOO_LARGE = Failure(
+    "http_request_error",
+    "expression_memory",
+    message=f"all expressions together give more than {MOST_MADE >> 20} MiB",
 )
 _WITHOUT_END = frozenset({"expression_time", "expression_memory"})
 _NOTHING = Call("", "", ())

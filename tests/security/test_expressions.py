@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway import evaluation
+from gateway import evaluation, execution
 from tests.security.siege import AGENDIZE, TRUTO, echo, got, siege, truto
 from tests.security.test_amplification import answers, node
 from tests.support.raw_backend import RawBackend
@@ -157,6 +157,22 @@ async def test_an_expression_without_an_end_is_ended_and_the_rest_is_served(
     answer = await evaluated(expression, 50)
     assert answer["result"]["a"] == [{"id": 1}]
     assert [len(answer["errors"][f"t{i}"]) for i in range(50)] == [1] * 50
+
+
+@pytest.mark.parametrize(
+    ("bound", "expression", "what"),
+    [("MOST_SECONDS", "1", "take more"), ("MOST_MADE", "'twenty bytes of text'", "give more")],
+)
+async def test_all_expressions_of_a_batch_have_a_bound_together(
+    bound: str, expression: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take a second and give megabytes, and a batch may have a hundred in every loop."""
+    monkeypatch.setattr(execution, bound, 0)
+    answer = await evaluated(expression, 5)
+    assert len(answer["result"]["t0"]) == 1
+    for further in ("t1", "t2", "t3", "t4"):
+        (why,) = answer["errors"][further]
+        assert f"all expressions together {what} than" in why["message"]
 
 
 async def test_while_an_expression_runs_everybody_else_is_served() -> None:
