@@ -89,7 +89,11 @@ def within(members: Mapping[str, Value], path: Sequence[str]) -> Value | None:
     return found if found is None or len(path) == 1 else at(found, path[1:])
 
 
-_MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT = rb'[\[{](?:[^\[\]{}"]++|%b)*+[\]}]' % _STRING
+"""An array or object without further ones."""
+_UP_TO_COMMA = re.compile(rb'(?:[^\[\]{}",]++|%b|%b)*+' % (_STRING, _FLAT), re.DOTALL)
+_UP_TO_BRACKET = re.compile(rb'(?:[^\[\]{}"]++|%b|%b)*+' % (_STRING, _FLAT), re.DOTALL)
 
 
 def more_than(array: Value, most: int) -> bool:
@@ -97,17 +101,18 @@ def more_than(array: Value, most: int) -> bool:
     text = bytes(array)
     if text.count(b",") < most:
         return False
-    depth, commas = 0, 0
-    for mark in _MARKS.finditer(text):
-        first = mark[0][:1]
-        if first in b"[{":
-            depth += 1
-        elif first in b"]}":
-            depth -= 1
-        elif first == b"," and depth == 1:
+    depth, commas, at = 1, 0, 1
+    while depth:
+        run = (_UP_TO_COMMA if depth == 1 else _UP_TO_BRACKET).match(text, at)
+        assert run is not None
+        at = run.end() + 1
+        mark = text[at - 1 : at]
+        if mark == b",":
             commas += 1
             if commas == most:
                 return True
+        else:
+            depth += 1 if mark in b"[{" else -1
     return False
 
 
