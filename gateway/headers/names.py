@@ -81,7 +81,6 @@ _TRACE = frozenset({"traceparent", "tracestate"})
 _IDENTITY = frozenset(
     {
         "cdn-src-ip",
-        "cf-ipcountry",
         "cf-pseudo-ipv4",
         "cf-visitor",
         "client-cert",
@@ -122,34 +121,37 @@ _IDENTITY = frozenset(
     }
 )
 _IDENTITY_PREFIXES = (
-    "akamai-",
     "cf-access-",
     "cf-client-",
     "cf-connecting-",
-    "cloudfront-",
-    "fly-",
+    "cloudfront-viewer-address",
+    "fly-client-",
     "forwarded-",
-    "iv-",
-    "l5d-",
+    "iv-creds",
+    "iv-groups",
+    "iv-user",
+    "l5d-client-",
     "mellon-",
     "ngrok-auth-",
-    "oam-",
+    "oam-remote-user",
     "oidc-",
     "remote-",
     "shib-",
-    "sm-",
+    "sm-serversession",
+    "sm-universalid",
+    "sm-user",
     "ssl-client-",
-    "tailscale-",
+    "tailscale-user-",
     "wl-proxy-",
-    "x-akamai-",
     "x-amzn-mtls-",
     "x-amzn-oidc-",
     "x-appengine-",
-    "x-arr-",
+    "x-arr-clientcert",
     "x-auth-request-",
     "x-authenticated-",
     "x-authentik-",
-    "x-azure-",
+    "x-azure-clientip",
+    "x-azure-socketip",
     "x-client-cert",
     "x-client-dn",
     "x-client-ssl-",
@@ -168,14 +170,15 @@ _IDENTITY_PREFIXES = (
     "x-pomerium-",
     "x-remote-",
     "x-ssl-",
-    "x-sucuri-",
+    "x-sucuri-clientip",
     "x-tls-client-",
-    "x-vercel-",
+    "x-vercel-forwarded-",
     "x-vouch-",
     "x-webauth-",
 )
 """What common proxies tell backends about the caller, and what backends believe of it. Not those
-that clients themselves log in with, such as `X-Auth-User` or `X-User-Id`. A backend of one's own
+that clients themselves log in with, such as `X-Auth-User` or `X-User-Id`, nor what a network says
+of a place or a device: a backend that is told today is to be told behind us. A backend of one's own
 names: `headers.never_from_subrequest`."""
 
 
