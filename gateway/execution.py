@@ -46,6 +46,8 @@ KEPT_WAITING = 1.0
 """Seconds after which a batch whose client does not read makes room for another."""
 MOST_CALLS = 10_000
 """Of one batch, in steps of many calls: each has its own bounds, and there may be many of them."""
+LARGE = 256 * 1024
+"""Bytes of an answer that takes milliseconds to look into or to write down."""
 KEPT_STEPS = 4
 """As much as that many steps may keep for others is kept in one batch."""
 MOST_OVERRUNS = 3
@@ -308,6 +310,12 @@ class Run:
             self._break(mistake)
 
     def replied(self, call: Call, reply: Reply) -> None:
+        if len(reply.body) > LARGE:
+            self._execution.later(partial(self._replied, call, reply))
+        else:
+            self._replied(call, reply)
+
+    def _replied(self, call: Call, reply: Reply) -> None:
         index, delivery = call.step, self._delivery
         self._in_flight -= 1
         try:
@@ -730,6 +738,7 @@ class Execution:
         self._runs: dict[Run, None] = {}
         self._unread = 0
         """Batches whose clients kept them waiting when they were last looked at."""
+        self._large: deque[Callable[[], None]] = deque()
         self._ticker: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -770,6 +779,20 @@ class Execution:
             self.idle.set()
         self.recorder.batch(run.record)
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Has something done that takes long. Of all batches one such at a time, and everybody
+        else in between: dozens of large answers may end in one round of the event loop."""
+        self._large.append(work)
+        if len(self._large) == 1:
+            self.loop.call_soon(self._next_large)
+
+    def _next_large(self) -> None:
+        if self._large:
+            self._large[0]()
+            self._large.popleft()
+        if self._large:
+            self.loop.call_soon(self._next_large)
+
     def drain(self, deadline: float) -> None:
         """Every batch must be over by then, clock time: answers end validly."""
         self.drained_by = deadline
@@ -778,6 +801,8 @@ class Execution:
 
     def close(self) -> None:
         """The process ends before its batches have: what was sent of them must still be told."""
+        while self._large:
+            self._large.popleft()()
         self.drain(-inf)
         for run in list(self._runs):
             run.tick(self.clock())

@@ -31,7 +31,7 @@ from gateway.batch import (
 )
 from gateway.dialects import create
 from gateway.errors import Unresolved
-from gateway.execution import Execution, Run, Terms
+from gateway.execution import LARGE, Execution, Run, Terms
 from gateway.headers import HeaderPolicy
 from gateway.planning.graph import plan
 from gateway.planning.nouns import Context
@@ -311,6 +311,38 @@ async def test_a_loop_that_replies_bring_to_its_end_before_its_turn_comes_ends_o
     scene.answer(1)
     assert scene.text() == "1:200 >"
     assert (scene.run.record.ok, scene.run.record.failed) == (2, 0)
+
+
+HEAVY = b'"' + b"x" * LARGE + b'"'
+
+
+async def test_large_answers_are_taken_in_one_at_a_time_and_others_in_between() -> None:
+    scene = Scene(*letters("rrrr"))
+    for step in (0, 1, 2):
+        scene.answer(step, body=HEAVY)
+    scene.answer(3)
+    taken = [scene.recorder.steps()]
+    while not scene.run.complete:
+        await asyncio.sleep(0)
+        taken.append(scene.recorder.steps())
+    assert taken == [[3], [0, 3], [0, 1, 3], [0, 1, 2, 3]]
+    assert scene.text() == "<0:200 1:200 2:200 3:200 >"
+
+
+async def test_a_large_answer_counts_until_it_is_taken_in() -> None:
+    """Whether its client leaves meanwhile, or the process ends."""
+    scene, other = Scene(*letters("w")), Scene(*letters("w"))
+    for ending in (scene, other):
+        ending.answer(0, body=HEAVY)
+        ending.run.abandon()
+        assert not ending.recorder.ended
+    other.execution.close()
+    assert other.recorder.steps() == [0]
+    assert other.recorder.ended
+    await asyncio.sleep(0)
+    assert scene.recorder.steps() == [0]
+    assert scene.recorder.ended
+    assert scene.lane.held == 0
 
 
 async def test_a_batch_without_subrequests_is_complete_at_once() -> None:
