@@ -739,6 +739,7 @@ class Execution:
         self._unread = 0
         """Batches whose clients kept them waiting when they were last looked at."""
         self._large: deque[Callable[[], None]] = deque()
+        """Answers to be taken in, first the one that is."""
         self._ticker: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:

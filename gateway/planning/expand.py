@@ -117,8 +117,7 @@ _PLAIN = Recipe()
 _PAGES = 1 << 20
 """More than the pages of any run: `place` sorts calls by run, then page."""
 AT_ONCE = 16
-"""Runs that end without a call, one after another; what a loop does with thousands, and nobody else
-would be heard meanwhile."""
+"""Runs in a row that end without a call; then others are heard. A loop may have a thousand."""
 MOST_ASKED = 2_000
 """Records of one page that are looked at for whether to go on below them."""
 _OVERHEAD = 64

@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,26 +188,37 @@ async def had_nothing(it: Stage, status: int, error: str) -> None:
     assert b'"sent":false' in passed.body
 
 
+def when_connected(
+    patch: pytest.MonkeyPatch, then: Callable[[Connection], Awaitable[None]]
+) -> None:
+    """Has something happen to each new connection before the gateway has it."""
+    connect = Origin.connect
+
+    async def connected(origin: Origin, make: Callable[[], Connection]) -> Any:
+        connection = await connect(origin, make)
+        assert isinstance(connection, Connection)
+        await then(connection)
+        return connection
+
+    patch.setattr(Origin, "connect", connected)
+
+
 @pytest.mark.parametrize("heard", [True, False])
 async def test_what_a_backend_says_before_it_is_asked_is_no_answer(
     heard: bool, stage: SetStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the event loop has read it by then, or it still lies in the kernel."""
-    connect = Origin.connect
 
-    async def greeted(origin: Origin, make: Callable[[], Connection]) -> Any:
-        connection = await connect(origin, make)
-        assert isinstance(connection, Connection)
+    async def greeted(connection: Connection) -> None:
         await backend.until(lambda: backend.open == 1)
         os.write(backend.peers[-1].fileno(), ok(b"forged"))
         while heard and connection.alive:
             await asyncio.sleep(0)
-        return connection
 
     async with RawBackend(silent) as backend, stage(backend.url) as it:
         it.watch(backend)
         with monkeypatch.context() as patch:
-            patch.setattr(Origin, "connect", greeted)
+            when_connected(patch, greeted)
             for method in ("GET", "POST"):
                 (result,) = await it.results(f"{method} x")
                 assert (result.error, result.sent) == ("http_protocol_error", False)
@@ -224,22 +235,19 @@ async def test_a_connection_that_ends_before_anything_was_sent(
 ) -> None:
     """It was never there, so also a write may be tried again on another one, and nothing of it is
     called an answer."""
-    connect = Origin.connect
+    over: list[Peer] = []
 
-    async def ended(origin: Origin, make: Callable[[], Connection]) -> Any:
-        before = len(backend.peers)
-        connection = await connect(origin, make)
-        assert isinstance(connection, Connection)
-        await backend.until(lambda: len(backend.peers) > before)
-        getattr(backend.peers[-1], end)()
+    async def ended(connection: Connection) -> None:
+        await backend.until(lambda: len(backend.peers) > len(over))
+        over.append(backend.peers[-1])
+        getattr(over[-1], end)()
         while connection.alive and (heard or not connection.readable()):
             await asyncio.sleep(0)
-        return connection
 
     async with RawBackend(silent) as backend, stage(backend.url) as it:
         it.watch(backend)
         with monkeypatch.context() as patch:
-            patch.setattr(Origin, "connect", ended)
+            when_connected(patch, ended)
             (result,) = await it.results("POST x")
             assert (result.error, result.sent) == ("connection_terminated", False)
             assert len(backend.peers) == 2
