@@ -20,6 +20,7 @@ from gateway.execution import Run
 from gateway.server import serving
 from gateway.server.worker import Gateway
 from gateway.upstream.connection import Connection
+from tests.support.ports import free_port
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
@@ -27,7 +28,6 @@ from tests.support.raw_backend import (
     answering,
     gated,
     ok,
-    refusing,
     silent,
 )
 from tests.support.rings import remain, uncollected
@@ -352,7 +352,7 @@ async def test_too_many_bulk_calls_at_once_are_told_when_to_come_back() -> None:
 
 
 async def test_a_backend_that_is_not_there_is_a_502_for_every_entry() -> None:
-    async with house(f"http://127.0.0.1:{refusing()}") as gateway:
+    async with house(f"http://127.0.0.1:{free_port()}") as gateway:
         async with gateway.post("/bulk", batch(20)) as answer:
             assert answer.status == 200
             results = await answer.json()

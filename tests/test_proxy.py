@@ -29,6 +29,7 @@ from gateway.server.worker import Gateway
 from gateway.target import PathRules, Pattern
 from gateway.upstream import Pool, encode
 from tests.front import Raw, eventually, get, house, raw
+from tests.support.ports import free_port
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
@@ -37,7 +38,6 @@ from tests.support.raw_backend import (
     after_request,
     answering,
     ok,
-    refusing,
 )
 from tests.support.rings import remain, uncollected
 
@@ -306,7 +306,7 @@ async def test_an_answer_instead_of_an_invitation_reaches_the_client_that_waits(
 
 
 async def test_a_client_that_expects_100_is_not_asked_for_a_body_that_nobody_takes() -> None:
-    url = f"http://127.0.0.1:{refusing()}"
+    url = f"http://127.0.0.1:{free_port()}"
     async with passing(url=url) as place, client_of(place) as client:
         client.send(HELD_BACK)
         assert (await client.rest()).startswith(b"HTTP/1.1 502 ")
@@ -584,7 +584,7 @@ async def test_a_backend_that_fails_before_its_head_is_a_problem_document(
 
 
 async def test_a_backend_that_is_not_there_is_502_and_nothing_was_sent() -> None:
-    url = f"http://127.0.0.1:{refusing()}"
+    url = f"http://127.0.0.1:{free_port()}"
     async with passing(url=url) as place, client_of(place) as client:
         client.send(get())
         head, body = await client.answer()

@@ -26,6 +26,7 @@ from gateway.config.settings import Listener, Upstream
 from gateway.demo.backend import Crm
 from gateway.demo.samples import SAMPLES
 from gateway.server import serving
+from tests.support.ports import free_port
 
 # --- finding values in a text that is still coming -----------------------------------------------
 
@@ -317,8 +318,8 @@ async def test_an_answer_that_is_none_to_a_bulk_call_is_one_line_more(send: Send
     assert (status, err) == (1, "bulk-gateway: the answer is none to a bulk call\n")
 
 
-async def test_a_server_that_is_not_there_is_one_line(send: Send, unused_tcp_port: int) -> None:
-    port = unused_tcp_port
+async def test_a_server_that_is_not_there_is_one_line(send: Send) -> None:
+    port = free_port()
     assert await send(f"http://127.0.0.1:{port}/bulk") == (
         1,
         "",

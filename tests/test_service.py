@@ -24,7 +24,8 @@ from gateway.config.settings import (
 )
 from gateway.telemetry.lag import LoopLag
 from tests.front import Raw, raw
-from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok, refusing
+from tests.support.ports import free_port
+from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok
 from tests.test_endpoint import House, batch, echo, house
 
 PAGE = "https://app.example"
@@ -449,7 +450,7 @@ async def test_until_the_backend_was_asked_it_is_not_known_to_be_well() -> None:
 
 
 async def test_without_a_probe_the_backend_is_not_asked() -> None:
-    async with house(f"http://127.0.0.1:{refusing()}") as gateway:
+    async with house(f"http://127.0.0.1:{free_port()}") as gateway:
         assert await ready(gateway) == (200, [])
         async with gateway.client.get(gateway.ops + "/metrics") as answer:
             assert "\ngateway_upstream_up " not in await answer.text()

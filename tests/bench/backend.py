@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import nginx
-from tests.bench.machine import OTHERS, free_port
+from tests.bench.machine import OTHERS
 from tests.bench.process import Process
+from tests.support.ports import free_port
 
 SIZES = {"200B": 200, "2kB": 2_000, "50kB": 50_000}
 SLEEPS = {"0ms": 0, "5ms": 5, "20ms": 20, "500ms": 500}

@@ -16,9 +16,10 @@ from typing import Any
 from tests.bench import installing, nginx
 from tests.bench.backend import Backend
 from tests.bench.load import Address, LoadError, get, once
-from tests.bench.machine import CONTESTANTS, free_port
+from tests.bench.machine import CONTESTANTS
 from tests.bench.peers import envoy, fanout
 from tests.bench.process import Process
+from tests.support.ports import free_port
 
 _PEERS = Path(__file__).parent / "peers"
 _START = 15.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -21,13 +20,6 @@ CONTESTANTS = frozenset({max(ALL)})
 OTHERS = ALL - CONTESTANTS or ALL
 
 PACKAGES = ("aiohttp", "uvloop", "httptools", "msgspec", "orjson")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def describe() -> dict[str, str]:

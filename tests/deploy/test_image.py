@@ -29,7 +29,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.deploy.outside import DEPLOY, ROOT, run
-from tests.support.outside import CI, debian, free_port, running
+from tests.support.outside import CI, debian, running
+from tests.support.ports import free_port
 
 PACKAGES = "python3,python3-venv,libc-bin,dash,coreutils,gcc,libc6-dev,libpython3-dev"
 LOCKS = (ROOT / "requirements.lock", DEPLOY / "build.lock")

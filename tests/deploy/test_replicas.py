@@ -20,7 +20,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.deploy.outside import DEPLOY
-from tests.support.outside import debian, free_port, running
+from tests.support.outside import debian, running
+from tests.support.ports import free_port
 from tests.support.program import Program, program
 
 REPLICAS, CLIENTS, SIZE = 3, 6, 8

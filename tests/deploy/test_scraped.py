@@ -23,7 +23,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from gateway.config.settings import Listener, Log, Settings, Upstream
 from gateway.server import serving
 from tests.deploy.outside import DEPLOY
-from tests.support.outside import debian, free_port, running
+from tests.support.outside import debian, running
+from tests.support.ports import free_port
 
 LOOPBACK = Listener(address="127.0.0.1:0")
 STATUSES = (200, 200, 200, 201, 404, 503)

@@ -19,7 +19,8 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.origin import Origin, _Addresses
 from tests.faults.conftest import SetStage
 from tests.faults.stage import Stage, committing, errors, statuses
-from tests.support.raw_backend import Peer, RawBackend, Script, ok, refusing, silent
+from tests.support.ports import free_port
+from tests.support.raw_backend import Peer, RawBackend, Script, ok, silent
 from tests.upstream.test_origin import CA, Resolver, server
 
 Place = AbstractAsyncContextManager[int]
@@ -28,7 +29,7 @@ Place = AbstractAsyncContextManager[int]
 
 @asynccontextmanager
 async def nobody() -> AsyncIterator[int]:
-    yield refusing()
+    yield free_port()
 
 
 @asynccontextmanager

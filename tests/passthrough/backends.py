@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from tests.support.nginx import nginx
-from tests.support.outside import debian, free_port, missing, npm, running
+from tests.support.outside import debian, missing, npm, running
+from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
 Started = Callable[[Path], AbstractAsyncContextManager[str]]

@@ -10,7 +10,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from tests.support.nginx import nginx
-from tests.support.outside import free_port, missing, running
+from tests.support.outside import missing, running
+from tests.support.ports import free_port
 
 Front = Callable[..., AbstractAsyncContextManager[list[str]]]
 """Given a folder to write in and addresses, it yields one address in front of each."""

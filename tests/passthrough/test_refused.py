@@ -14,7 +14,8 @@ from tests.front import get, raw
 from tests.passthrough.messages import Answer, read_answer, turns
 from tests.passthrough.shapes import CHUNKED, JSON, ask, chunks, give
 from tests.security.siege import siege
-from tests.support.raw_backend import RawBackend, answering, ok, refusing
+from tests.support.ports import free_port
+from tests.support.raw_backend import RawBackend, answering, ok
 from tests.test_server import REFUSED
 
 AFTER = get("/after")
@@ -115,7 +116,7 @@ async def test_a_request_that_was_understood_and_refused_is_not_the_last(name: s
 
 
 async def test_a_backend_that_is_not_there_costs_no_connection_to_the_client() -> None:
-    async with siege(f"http://127.0.0.1:{refusing()}") as gateway, raw(gateway.address) as client:
+    async with siege(f"http://127.0.0.1:{free_port()}") as gateway, raw(gateway.address) as client:
         for request in (ask("GET /a"), give("POST /a", body=b"a"), ask("GET /b")):
             client.send(request)
             assert (await read_answer(client, "GET")).status == 502

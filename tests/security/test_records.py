@@ -26,7 +26,8 @@ from tests.security.siege import (
     siege,
     truto,
 )
-from tests.support.raw_backend import Peer, RawBackend, answering, ok, refusing
+from tests.support.ports import free_port
+from tests.support.raw_backend import Peer, RawBackend, answering, ok
 
 LOUD = Log(format="json", level="debug", subrequests="all")
 
@@ -129,7 +130,7 @@ async def test_no_secret_is_in_a_log_line_or_a_metric(
     script = {"failing": answering(failing), "garbling": answering(garbled)}.get(backend_is, echo)
     paths = Paths(deny=("/denied/**",))
     async with RawBackend(script) as backend:
-        url = backend.url if backend_is != "not there" else f"http://127.0.0.1:{refusing()}"
+        url = backend.url if backend_is != "not there" else f"http://127.0.0.1:{free_port()}"
         passing = PassThrough(enforce_paths=True)
         async with siege(url, log=LOUD, paths=paths, passthrough=passing) as gate:
             await careless(gate)
@@ -171,7 +172,7 @@ async def test_no_error_quotes_what_it_is_about() -> None:
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 async def test_a_result_of_ours_quotes_nothing_either(form: Format) -> None:
-    upstream = Upstream(url=f"http://127.0.0.1:{refusing()}")
+    upstream = Upstream(url=f"http://127.0.0.1:{free_port()}")
     async with siege(upstream.url, upstream=upstream) as gate:
         own = form.own["items"](OWN)
         entries = [form.entry("/x", "POST", own, {"password": MARK})]

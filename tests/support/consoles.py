@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.support.outside import free_port
+from tests.support.ports import free_port
 
 
 class Command(NamedTuple):

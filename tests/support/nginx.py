@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.outside import debian, free_port, running
+from tests.support.outside import debian, running
+from tests.support.ports import free_port
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -42,14 +41,6 @@ def npm(folder: Path, program: str) -> Path:
     if not found.exists():
         pytest.skip(f"not installed: npm ci --ignore-scripts --prefix {folder}")
     return found
-
-
-def free_port() -> int:
-    """One that nobody has now, for programs that cannot choose one themselves."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

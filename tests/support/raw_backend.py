@@ -327,11 +327,3 @@ def after_request(*pieces: bytes, end: str = "wait") -> Script:
 async def silent(peer: Peer) -> None:
     """Accepts, reads, never answers."""
     await peer.gone()
-
-
-def refusing() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.batch import Call, Failure, Reply
 from gateway.upstream import CHUNKED, Exchange, Pool
+from tests.support.ports import free_port
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
@@ -21,7 +22,6 @@ from tests.support.raw_backend import (
     answering,
     gated,
     ok,
-    refusing,
     silent,
 )
 from tests.upstream.conftest import HOST, MakePool, Owner, until
@@ -451,7 +451,7 @@ async def test_an_upload_is_never_repeated(pool_for: MakePool) -> None:
 
 
 async def test_a_backend_that_is_not_there_is_a_failure(pool_for: MakePool) -> None:
-    async with pool_for(f"http://127.0.0.1:{refusing()}") as pool:
+    async with pool_for(f"http://127.0.0.1:{free_port()}") as pool:
         client = await Client(pool, "POST", upload=5).over()
         assert client.failure
         assert (client.failure.error, client.failure.sent) == ("connection_refused", False)

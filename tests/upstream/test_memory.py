@@ -11,7 +11,8 @@ import pytest
 
 from gateway.batch import Call, Failure
 from gateway.upstream import Pool
-from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok, refusing
+from tests.support.ports import free_port
+from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok
 from tests.upstream.conftest import MakePool, Owner, failure, until
 
 MB = 1_000_000
@@ -262,7 +263,7 @@ async def test_what_many_lanes_hold_that_came_one_after_another_is_bounded(
 ) -> None:
     """An even share of a quarter for each is more than a quarter when the first had larger ones."""
     async with pool_for(
-        f"http://127.0.0.1:{refusing()}", batch_buffer_bytes=MB, buffer_bytes=4 * MB
+        f"http://127.0.0.1:{free_port()}", batch_buffer_bytes=MB, buffer_bytes=4 * MB
     ) as pool:
         for _ in range(300):
             lane = Owner(pool).lane

@@ -17,13 +17,13 @@ import pytest
 
 from gateway.upstream import CHUNKED, Origin
 from gateway.upstream.origin import Address, _Addresses
+from tests.support.ports import free_port
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
     after_request,
     answering,
     ok,
-    refusing,
     silent,
 )
 from tests.upstream.conftest import MakePool, Owner, configured, failure, until
@@ -209,7 +209,7 @@ async def test_an_address_that_no_longer_answers_is_asked_for_again(
     pool_for: MakePool, resolve: Any
 ) -> None:
     async with RawBackend(answering(ok())) as backend:
-        resolver = resolve([("127.0.0.1", refusing())], [("127.0.0.1", backend.port)])
+        resolver = resolve([("127.0.0.1", free_port())], [("127.0.0.1", backend.port)])
         async with pool_for("http://crm.test") as pool:
             assert (await Owner(pool).get()).status == 200
             assert pool.retries == {"connect": 1}
@@ -221,7 +221,7 @@ async def test_an_address_that_no_longer_answers_is_asked_for_again(
 
 async def test_the_next_address_is_tried_when_one_refuses(pool_for: MakePool, resolve: Any) -> None:
     async with RawBackend(answering(ok())) as backend:
-        resolve([("127.0.0.1", backend.port), ("127.0.0.1", refusing()), ("::1", refusing())])
+        resolve([("127.0.0.1", backend.port), ("127.0.0.1", free_port()), ("::1", free_port())])
         async with pool_for("http://crm.test") as pool:
             assert (await Owner(pool).get()).status == 200
             assert not pool.retries

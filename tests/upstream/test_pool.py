@@ -15,6 +15,7 @@ import pytest
 from gateway.batch import Call, Failure, Reply
 from gateway.upstream import Pool
 from gateway.upstream.pool import CROWD
+from tests.support.ports import free_port
 from tests.support.raw_backend import (
     Peer,
     RawBackend,
@@ -23,7 +24,6 @@ from tests.support.raw_backend import (
     answering,
     gated,
     ok,
-    refusing,
     silent,
 )
 from tests.upstream.conftest import HOST, MakePool, Owner, configured, failure, until
@@ -496,7 +496,7 @@ async def test_a_status_is_never_retried(pool_for: MakePool) -> None:
 async def test_a_refused_connection_is_tried_twice_for_any_method(
     pool_for: MakePool, method: str
 ) -> None:
-    url = f"http://127.0.0.1:{refusing()}"
+    url = f"http://127.0.0.1:{free_port()}"
     async with pool_for(url) as pool:
         reply = await Owner(pool).get(method=method)
         assert failure(reply) == ("connection_refused", "refused")
@@ -508,7 +508,7 @@ async def test_a_refused_connection_is_tried_twice_for_any_method(
 
 
 async def test_a_backend_that_comes_back_is_used_at_once(pool_for: MakePool) -> None:
-    port = refusing()
+    port = free_port()
     async with pool_for(f"http://127.0.0.1:{port}") as pool:
         owner = Owner(pool)
         assert failure(await owner.get())[0] == "connection_refused"
@@ -517,7 +517,7 @@ async def test_a_backend_that_comes_back_is_used_at_once(pool_for: MakePool) -> 
 
 
 async def test_each_of_many_calls_to_a_dead_backend_fails_once(pool_for: MakePool) -> None:
-    async with pool_for(f"http://127.0.0.1:{refusing()}") as pool:
+    async with pool_for(f"http://127.0.0.1:{free_port()}") as pool:
         owner = Owner(pool)
         for _ in range(100):
             owner.send()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from gateway.upstream import Pool, Pools
-from tests.support.raw_backend import RawBackend, after_request, answering, gated, ok, refusing
+from tests.support.ports import free_port
+from tests.support.raw_backend import RawBackend, after_request, answering, gated, ok
 from tests.upstream.conftest import MakePool, Owner, configured, until
 
 
@@ -76,6 +77,6 @@ async def test_all_pools_are_closed_in_the_end() -> None:
         pools = Pools(Pool(*configured(backend.url)))
         Owner(pools.current).send()
         await backend.until(lambda: len(backend.requests) == 1)
-        pools.use(Pool(*configured(f"http://127.0.0.1:{refusing()}")))
+        pools.use(Pool(*configured(f"http://127.0.0.1:{free_port()}")))
         await pools.close()
         await backend.until(lambda: backend.open == 0)

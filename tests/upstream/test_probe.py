@@ -11,13 +11,13 @@ import pytest
 
 from gateway.config import Probe as Declared
 from gateway.upstream.probe import UNKNOWN, Probe
+from tests.support.ports import free_port
 from tests.support.raw_backend import (
     RawBackend,
     after_request,
     answering,
     gated,
     ok,
-    refusing,
     silent,
 )
 from tests.upstream.conftest import configured
@@ -78,7 +78,7 @@ async def test_the_head_of_an_answer_will_do() -> None:
 
 
 async def test_nobody_there_silence_and_nonsense_are_trouble() -> None:
-    async with probing(f"http://127.0.0.1:{refusing()}") as it:
+    async with probing(f"http://127.0.0.1:{free_port()}") as it:
         assert await it.troubles.get() == "refused"
     async with RawBackend(silent) as backend, probing(backend.url, within=0.05) as it:
         assert await it.troubles.get() == "no_answer_in_time"
