@@ -43,7 +43,7 @@ def _document(data: bytes) -> str:
         bodies.check_document(data, max_depth=20)
     except Refused as refused:
         return f"{refused.reason}: {refused.message.rpartition(': ')[2]}"
-    tree = json.loads(data, object_pairs_hook=tuple)
+    tree = json.loads(data, object_pairs_hook=tuple, parse_int=str)
     if not isinstance(tree, tuple):
         return "no object"
     entries = dict(tree).get("requests")
