@@ -387,6 +387,8 @@ class Outcome(msgspec.Struct, frozen=True):
     failed: bool = False
     value: Any = None
     """What its dependents read of it (`planning.nouns.Kept`); None when nobody does."""
+    flawed: bool = False
+    """Some of its runs or pages went wrong; others may have gone well."""
 
 
 # --- the seams -----------------------------------------------------------------------------------
@@ -477,6 +479,8 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     ok: int = 0
     failed: int = 0
     skipped: int = 0
+    flawed: bool = False
+    """A step that counts as ok has runs or pages that went wrong."""
     seconds: float = 0.0
     """From the whole request to the last byte of the answer."""
     first_byte: float | None = None

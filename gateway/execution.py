@@ -445,7 +445,8 @@ class Run:
             return []
         outcome = expansion.outcome()
         if isinstance(outcome.value, Kept) and not self._keeps(outcome.value, expansion.most_kept):
-            outcome = Outcome(outcome.failed, Kept([], full=True))
+            outcome = Outcome(outcome.failed, Kept([], full=True), outcome.flawed)
+        self.record.flawed = self.record.flawed or outcome.flawed
         self._outcomes[step.index] = outcome
         self._delivery.end(step.index, outcome)
         return self._finish(step.index, outcome.failed)

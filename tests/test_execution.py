@@ -311,6 +311,7 @@ async def test_a_loop_that_replies_bring_to_its_end_before_its_turn_comes_ends_o
     scene.answer(1)
     assert scene.text() == "1:200 >"
     assert (scene.run.record.ok, scene.run.record.failed) == (2, 0)
+    assert scene.run.record.flawed, "not everything went well"
 
 
 HEAVY = b'"' + b"x" * LARGE + b'"'

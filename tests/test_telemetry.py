@@ -137,6 +137,7 @@ def test_the_record_keeps_the_parts_that_the_log_wants(telemetry: Telemetry) -> 
         ({"ok": 2}, "ok"),
         ({}, "ok"),
         ({"ok": 1, "skipped": 1}, "partial"),
+        ({"ok": 1, "flawed": True}, "partial"),
         ({"failed": 2}, "failed"),
         ({"ok": 2, "outcome": "cut"}, "cut"),
     ],

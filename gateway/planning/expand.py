@@ -258,7 +258,7 @@ class Expansion:
         kept = self._kept()
         for run in self._runs:
             run.kept = []
-        return Outcome(self._failed and not self._good, kept)
+        return Outcome(self._failed and not self._good, kept, flawed=self._failed)
 
     def _kept(self) -> Kept | None:
         if self._recipe.keep is None:

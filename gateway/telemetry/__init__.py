@@ -166,7 +166,7 @@ class Telemetry:
 
 
 def _by_counts(record: BatchRecord) -> str:
-    if not record.failed + record.skipped:
+    if not (record.failed or record.skipped or record.flawed):
         return "ok"
     return "partial" if record.ok else "failed"
 

@@ -217,7 +217,7 @@ def test_each_element_is_a_run_and_replies_are_handed_on_in_their_order() -> Non
     expansion.took(works[1], GONE)
     assert handed(expansion) == ["connection_refused", "three"]
     assert expansion.done
-    assert expansion.outcome() == Outcome()
+    assert expansion.outcome() == Outcome(flawed=True)
 
 
 def test_runs_are_not_made_before_their_turn() -> None:
