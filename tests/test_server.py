@@ -693,16 +693,17 @@ import resource, sys
 from gateway.server import run
 from tests.front import SETTINGS, FakeApp, dataclasses
 from tests.test_server import hanging
-from gateway.config.settings import Drain, Listener
+from gateway.config.settings import Drain, Listener, ListenerTls
 
 class Loud(FakeApp):
     def reload(self): print("reload", flush=True)
 
 if len(sys.argv) > 3:
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[3]), int(sys.argv[3])))
+tls = ListenerTls(cert=sys.argv[4] + ".crt", key=sys.argv[4] + ".key") if sys.argv[4:] else None
 settings = dataclasses.replace(
     SETTINGS,
-    listen=(Listener(address="unix:" + sys.argv[1]),),
+    listen=(Listener(address="unix:" + sys.argv[1], tls=tls),),
     drain=Drain(delay=0, timeout=float(sys.argv[2])),
 )
 sys.exit(run(settings, lambda _: Loud(hanging)))
@@ -766,12 +767,12 @@ async def test_signals_end_the_process_with_the_status_that_tells_how(
         assert await gateway.wait() == status
 
 
-async def served_again(address: str) -> None:
+async def served_again(address: str, **tls: Any) -> None:
     """Until the server has noticed that others have left."""
     async with asyncio.timeout(10):
         while True:
             try:
-                async with raw(address) as client:
+                async with raw(address, **tls) as client:
                     client.send(get())
                     if (await client.head()).startswith(b"HTTP/1.1 200 "):
                         return
@@ -779,18 +780,24 @@ async def served_again(address: str) -> None:
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("secret", [False, True], ids=["plain", "TLS"])
 async def test_a_process_that_runs_out_of_descriptors_serves_on_when_it_has_some_again(
-    tmp_path: Path,
+    tmp_path: Path, secret: bool
 ) -> None:
+    """Of those who come with TLS, whoever does not get on with it gives way meanwhile."""
     path = tmp_path / "gateway.sock"
-    async with process_of(path, "64") as gateway:
+    options = ("64", str(TLS / "first")) if secret else ("64",)
+    tls = {"ssl": trusting("first"), "server_hostname": "gw"} if secret else {}
+    async with process_of(path, *options) as gateway:
         async with AsyncExitStack() as crowd:
-            first = await crowd.enter_async_context(raw(f"unix:{path}"))
+            first = await crowd.enter_async_context(raw(f"unix:{path}", **tls))
             for _ in range(100):
                 await crowd.enter_async_context(raw(f"unix:{path}"))
             first.send(get())
             assert (await first.head()).startswith(b"HTTP/1.1 200 ")
-        await served_again(f"unix:{path}")
+            if secret:
+                await served_again(f"unix:{path}", **tls)
+        await served_again(f"unix:{path}", **tls)
         gateway.send_signal(signal.SIGTERM)
         said = await lines(gateway).read()
         assert await gateway.wait() == 0

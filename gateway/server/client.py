@@ -308,6 +308,10 @@ class Client(Reading):
         """It has been answered, and has not taken all of that."""
         return bool(self._unsent) and not (self._busy or self._lingering)
 
+    def never_served(self) -> None:
+        """Its parser, which holds it, is not needed."""
+        self._parser = None
+
     def part(self) -> None:
         if self._busy:
             self.cut()
@@ -340,7 +344,7 @@ class Client(Reading):
 
     def refuse(self, request: web.BaseRequest, failure: Failure) -> ClientAnswer:
         """Answers what the door does not let in, and ends the connection."""
-        self._clients.refused(failure, self)
+        self._clients.refused(failure, self.peer)
         answer = problem(
             request, failure, (ALLOW,) if failure is door.BAD_METHOD else (), close=True
         )
@@ -383,7 +387,7 @@ class Client(Reading):
     def give_way(self) -> None:
         """Somebody else needs the place."""
         if self._began:
-            self._clients.refused(door.HEAD_TIMEOUT, self)
+            self._clients.refused(door.HEAD_TIMEOUT, self.peer)
             self.write(canned(door.HEAD_TIMEOUT))
         self.force_close()
 
@@ -437,14 +441,15 @@ class Client(Reading):
 
     def _end_with(self, failure: Failure) -> None:
         """An answer where there is no request, and the end of the connection."""
-        self._clients.refused(failure, self)
+        self._clients.refused(failure, self.peer)
         self.write(canned(failure))
         self._discard()
 
     def _turn_away(self, beyond: int) -> None:
         """`start()` never runs: the connection is not aiohttp's to serve."""
         self._manager = None
-        self._clients.refused(door.FULL, self)
+        self.never_served()
+        self._clients.refused(door.FULL, self.peer)
         self.transport = self._socket
         self.write(canned(door.FULL))
         self._discard()

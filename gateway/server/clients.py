@@ -103,9 +103,9 @@ class Clients(web.Server):
         if not self.open:
             self.empty.set()
 
-    def refused(self, failure: Failure, client: Client) -> None:
+    def refused(self, failure: Failure, peer: str) -> None:
         self.refusals[failure.details] += 1
-        self.house.malformed(failure.code, failure.details, client.peer)
+        self.house.malformed(failure.code, failure.details, peer)
 
     @property
     def behind(self) -> bool:

@@ -17,8 +17,6 @@ import structlog
 from gateway.config.settings import Listener, ListenerTls
 
 BACKLOG = 1024
-TLS_GOODBYE = 2.0
-"""Seconds for the client's close_notify; asyncio would wait half a minute."""
 RECHECK = 5.0
 """Seconds between two looks at a certificate's files."""
 
@@ -132,33 +130,11 @@ def discard(doors: Iterable[Door]) -> None:
                 os.unlink(path)
 
 
-async def listen(
-    door: Door,
-    protocol: Callable[[], asyncio.Protocol],
-    context: ssl.SSLContext | None,
-    head: float,
-) -> asyncio.Server:
-    """Starts accepting; `head` bounds the TLS handshake too."""
+async def listen(door: Door, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    """Starts accepting, where clients begin without TLS."""
     loop = asyncio.get_running_loop()
-    timeout = head if context is not None else None
-    goodbye = TLS_GOODBYE if context is not None else None
-    if door.sock.family == socket.AF_UNIX:
-        return await loop.create_unix_server(
-            protocol,
-            sock=door.sock,
-            backlog=BACKLOG,
-            ssl=context,
-            ssl_handshake_timeout=timeout,
-            ssl_shutdown_timeout=goodbye,
-        )
-    return await loop.create_server(
-        protocol,
-        sock=door.sock,
-        backlog=BACKLOG,
-        ssl=context,
-        ssl_handshake_timeout=timeout,
-        ssl_shutdown_timeout=goodbye,
-    )
+    create = loop.create_unix_server if door.sock.family == socket.AF_UNIX else loop.create_server
+    return await create(protocol, sock=door.sock, backlog=BACKLOG)
 
 
 class Certificate:

@@ -26,6 +26,7 @@ from aiohttp import web
 from gateway.config.settings import Settings
 from gateway.server import process
 from gateway.server.clients import TICK, Clients, House
+from gateway.server.handshakes import Handshakes, TlsServer
 from gateway.server.listeners import Certificates, Door, bind, discard, listen
 from gateway.server.operations import serve_operators
 
@@ -83,7 +84,8 @@ class Worker:
         """Set once somebody wants the service to end."""
         app.leave = self.asked.set
         app.followers.append(self._follow)
-        self._servers: list[asyncio.Server] = []
+        self.handshakes = Handshakes(self.clients)
+        self._servers: list[asyncio.Server | TlsServer] = []
         self._certificates = Certificates()
         self._operators: web.AppRunner | None = None
         self._limit: asyncio.Timeout | None = None
@@ -105,8 +107,11 @@ class Worker:
             # Not through `Clients`: an operator must get in when clients fill the house.
             self._operators = await serve_operators(self.app.ops, self.ops, self._certificates)
         for door in self.doors:
-            context, head = self._certificates.context(door), self.settings.client.header
-            self._servers.append(await listen(door, self.clients, context, head))
+            context = self._certificates.context(door)
+            if context is None:
+                self._servers.append(await listen(door, self.clients))
+            else:
+                self._servers.append(TlsServer(door.sock, context, self.handshakes))
         self.clients.start()
         self._certificates.watch()
 
@@ -172,6 +177,7 @@ class Worker:
     async def close(self) -> None:
         """Closes what is left; what has not ended by now is cut."""
         self._shut()
+        self.handshakes.close()
         await self.clients.part(PARTING)
         self._certificates.close()
         if self._operators is not None:

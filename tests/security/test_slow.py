@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 
 from gateway import execution
-from gateway.config.settings import Client, Limits, Upstream
+from gateway.config.settings import Client, Limits, Listener, ListenerTls, Upstream
 from gateway.reception import Desk
 from gateway.server import clients
+from gateway.server.client import TURNED_AWAY
+from gateway.server.client import Client as Connection
 from gateway.upstream import pool
 from tests.front import eventually, get, raw
 from tests.security.siege import (
@@ -32,6 +36,15 @@ from tests.security.siege import (
     siege,
 )
 from tests.support.raw_backend import Peer, RawBackend, answering, gated, ok
+from tests.support.rings import remain, uncollected
+
+TLS = Path(__file__).parents[1] / "tls"
+SECRET = Listener(
+    address="127.0.0.1:0",
+    tls=ListenerTls(cert=str(TLS / "first.crt"), key=str(TLS / "first.key")),
+)
+TRUSTING = ssl.create_default_context(cafile=TLS / "first.crt")
+TRUSTING.check_hostname = False
 
 SHORT = Client(header=0.3, body_stall=0.3, write_stall=0.3, idle=0.3)
 BULK = [*(form.path for form in FORMATS), TRUTO]
@@ -196,6 +209,7 @@ UNFINISHED = head("POST /bulk HTTP/1.1", [("Content-Length", "1000000")]) + b"["
 async def test_connections_have_a_bound_and_are_free_again() -> None:
     async with RawBackend(echo) as backend, siege(backend, client=Client(connections=8)) as gate:
         async with AsyncExitStack() as stack:
+            stack.enter_context(uncollected())
             for _ in range(8):
                 client = await stack.enter_async_context(raw(gate.address))
                 client.send(UNFINISHED)
@@ -203,6 +217,7 @@ async def test_connections_have_a_bound_and_are_free_again() -> None:
             for _ in range(50):
                 (answer,) = await gate.talk(got("/x"))
                 assert (answer.status, answer.all("retry-after")) == (503, ["1"])
+            await eventually(lambda: remain(Connection) == 8)
         await eventually(lambda: not gate.gateway.worker.clients.open)
         assert (await gate.ask(got("/x"))).status == 200
 
@@ -227,6 +242,30 @@ async def test_when_every_place_is_taken_those_who_ask_for_nothing_give_way(
             assert b"HTTP/1.1" not in await idle.rest()
             busy.send(b" " * (1_000_000 - 2) + b"]")
             assert (await busy.head()).startswith(b"HTTP/1.1 422 ")
+
+
+async def test_handshakes_that_are_not_finished_give_way_and_are_forgotten() -> None:
+    """However many there are, an honest client has time for its own."""
+    async with RawBackend(echo) as backend:
+        async with siege(backend, listen=(SECRET,), client=Client(connections=4)) as gate:
+            worker = gate.gateway.worker
+            most = 4 + TURNED_AWAY
+            async with AsyncExitStack() as stack:
+                enter = stack.enter_async_context
+                opened = [await enter(raw(gate.address)) for _ in range(2 * most)]
+                for early in opened[:most]:
+                    with suppress(ConnectionResetError):
+                        assert await early.reader.read() == b""
+                assert worker.clients.refusals["gateway_overloaded"] == most
+                async with raw(gate.address, ssl=TRUSTING) as client:
+                    client.send(got("/x"))
+                    assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+                for late in opened[-2:]:
+                    late.send(b"no TLS at all")
+                    with suppress(ConnectionResetError):
+                        await late.reader.read()
+            await eventually(lambda: not worker.handshakes.going_on)
+            assert not worker.clients.open
 
 
 async def test_a_thousand_requests_in_one_breath_are_answered_one_by_one() -> None:
