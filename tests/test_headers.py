@@ -573,9 +573,11 @@ def test_a_request_that_was_asked_to_switch_says_so_itself() -> None:
         (((b"Connection", b"upgrade"),), None),
         (((b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c")), None),
         (((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Upgrade", b"H2C")), None),
+        (((b"Connection", b"Upgrade"), (b"Upgrade", b"HTTP/2.0, websocket")), None),
+        (((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket,h2")), None),
     ],
 )
-def test_an_upgrade_is_asked_for_in_two_fields_and_never_to_h2c(
+def test_an_upgrade_is_asked_for_in_two_fields_and_never_to_what_carries_requests(
     raw: RawHeaders, asked: bytes | None
 ) -> None:
     assert headers.upgrade_asked(raw) == asked
