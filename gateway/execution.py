@@ -611,7 +611,7 @@ class Run:
     def _open_gate(self, reply: Reply) -> None:
         """The first reply: it may be the answer to the whole batch (D-S2, D-T13)."""
         self._gated = False
-        if reply.failure is None:
+        if reply.failure is None and not (reply.status == 401 and self._wrote()):
             self.answer = self._dialect.gate(self.plan.batch, reply)
             if self.answer is None and self._terms.gate and reply.status == 401:
                 self.answer = _as_it_came(reply)
@@ -620,6 +620,12 @@ class Run:
                 self._stop(_outdone)
                 self._due = True
         self._wake()
+
+    def _wrote(self) -> bool:
+        """Whether the backend may have a write beside the first call: whoever made it has to be
+        told, or it is made again."""
+        under_way = self._lane.outstanding()
+        return bool(self.record.writes_sent) or any(c.sent and not c.safe for c in under_way)
 
     def _settle(self) -> None:
         """The batch is over once nobody writes and nothing is outstanding; told once."""

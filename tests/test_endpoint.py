@@ -397,6 +397,41 @@ async def test_a_first_401_with_sugars_label_is_an_outer_401_and_no_write_was_se
         assert [r.target for r in backend.requests] == ["/rest/v10/a"]
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["under way", "made"])
+async def test_a_first_401_beside_a_write_that_was_sent_is_a_result(ended: bool) -> None:
+    """An outer 401 would have the client make that write again."""
+    gate = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        if request.method == "POST":
+            if not ended:
+                gate.set()
+                await refused.wait()
+            await peer.send(ok(b'{"id": "1"}'))
+            gate.set()
+        else:
+            await gate.wait()
+            if ended:
+                while not await gateway.metric('gateway_subrequests_total{dialect="truto"'):
+                    pass
+            await peer.send(ok(b"{}", status="401 Unauthorized"))
+            refused.set()
+
+    refused = asyncio.Event()
+    resources = [
+        {"resource": "users", "method": "get", "id": "7", "persist": True},
+        {"resource": "notes", "method": "create", "body": {}, "persist": True},
+    ]
+    document = {"integrated_account_id": "A", "args": {}, "resources": resources}
+    async with RawBackend(script) as backend, house(backend) as gateway:
+        async with gateway.post("/batch-request", document) as answer:
+            assert answer.status == 200
+            told = await answer.json()
+    assert told["result"] == {"users": [], "notes": [{"id": "1"}]}
+    assert [error["statusCode"] for error in told["errors"]["users"]] == [401]
+
+
 # --- clients that leave --------------------------------------------------------------------------
 
 
