@@ -407,6 +407,8 @@ class Connection(asyncio.Protocol):
             self.complete = True
             self._count = len(self._pieces)
             self._keep = self._parser.should_keep_alive()
+            if self._status == 204 and self._announces_body():
+                self._keep = False  # it may yet come, and would be the next answer
 
     # --- what the parser leaves open -------------------------------------------------------------
 
@@ -516,6 +518,12 @@ class Connection(asyncio.Protocol):
         """Neither length nor chunks: the end of the connection is the end of the body."""
         framed = (b"content-length", b"transfer-encoding")
         return bool(self._status) and not any(n.lower() in framed for n, _ in self._headers)
+
+    def _announces_body(self) -> bool:
+        """Of an answer that can have none (RFC 9112 6.3)."""
+        fields = [(name.lower(), value) for name, value in self._headers]
+        length = any(n == b"content-length" and v.strip(b"0") for n, v in fields)
+        return length or any(n == b"transfer-encoding" for n, _ in fields)
 
     # --- the ends of an exchange -----------------------------------------------------------------
 

@@ -376,6 +376,28 @@ async def test_whatever_follows_an_answer_is_nobodys_answer(pool_for: MakePool, 
     assert len(backend.peers) == 2
 
 
+@pytest.mark.parametrize(
+    ("field", "then"),
+    [
+        (b"Content-Length: 6", b"third"),
+        (b"Transfer-Encoding: chunked", b"third"),
+        (b"Content-Length: 0", b"second"),
+        (b"Server: x", b"second"),
+    ],
+)
+async def test_a_body_that_204_announces_may_yet_come_and_is_nobodys_answer(
+    pool_for: MakePool, field: bytes, then: bytes
+) -> None:
+    empty = b"HTTP/1.1 204 No Content\r\n" + field + b"\r\n\r\n"
+    async with (
+        RawBackend(answering(empty, ok(b"second")), answering(ok(b"third"))) as backend,
+        pool_for(backend.url) as pool,
+    ):
+        owner = Owner(pool)
+        assert (await owner.get()).status == 204
+        assert (await owner.get()).body == then
+
+
 async def test_a_slow_head_ends_at_the_deadline_however_it_drips(pool_for: MakePool) -> None:
     script = after_request(HEAD + b"X: ", *[b"x"] * 20)
     async with (
