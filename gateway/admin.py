@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Literal, Protocol
 
 import orjson
@@ -19,6 +18,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.batch import Headers
 from gateway.errors import Refused
 from gateway.headers import text
+from gateway.statuses import PHRASES
 
 Writers = Literal["off", "loopback", "all"]
 
@@ -162,7 +162,7 @@ class _Pages:
 
 def problem(status: int, detail: str, **more: object) -> web.Response:
     """An error as RFC 9457 has it."""
-    title = HTTPStatus(status).phrase
+    title = PHRASES[status]
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
     return _json(body, status, "application/problem+json")
 

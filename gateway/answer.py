@@ -18,7 +18,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Protocol
 
 import orjson
@@ -26,6 +25,7 @@ from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from gateway.batch import Failure, Headers, RawHeaders
+from gateway.statuses import PHRASES
 
 LARGE = 128 * 2**10
 """From this many bytes on contents go out in a write of their own: a copy would cost more, and for
@@ -256,8 +256,7 @@ _BARE = frozenset({204, 304})
 contents, but bytes that go as they are."""
 
 STATUS_LINES = {
-    status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode())
-    for status in HTTPStatus
+    status: b"HTTP/1.1 %d %b" % (status, phrase.encode()) for status, phrase in PHRASES.items()
 }
 
 
@@ -322,7 +321,7 @@ def problem_body(failure: Failure) -> bytes:
     return orjson.dumps(
         {
             "type": "about:blank",
-            "title": HTTPStatus(failure.code).phrase,
+            "title": PHRASES[failure.code],
             "status": failure.code,
             "detail": failure.words,
             "error": failure.error,

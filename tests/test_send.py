@@ -277,7 +277,7 @@ async def test_a_call_that_is_refused_as_a_whole_is_one_line(send: Send) -> None
         assert await send(url) == (
             1,
             "",
-            "bulk-gateway: refused as a whole: 422 Unprocessable Entity: requests: missing\n",
+            "bulk-gateway: refused as a whole: 422 Unprocessable Content: requests: missing\n",
         )
 
 

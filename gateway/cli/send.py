@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
 from time import monotonic
 from typing import Any, TextIO
 
@@ -18,6 +17,7 @@ import click
 from gateway.batch import Headers
 from gateway.cli.results import Result, Results, said
 from gateway.cli.scanning import NotJson
+from gateway.statuses import PHRASES
 from gateway.terminal import Ink, Row, milliseconds, shortened, waterfall
 
 PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
@@ -191,8 +191,7 @@ def _colour(result: Result) -> str:
 
 def _refused(exchange: Exchange) -> str:
     status = exchange.status
-    known = status in HTTPStatus._value2member_map_
-    phrase = f" {HTTPStatus(status).phrase}" if known else ""
+    phrase = f" {PHRASES[status]}" if status in PHRASES else ""
     try:
         message = said(json.loads(exchange.refusal))
     except ValueError:

@@ -8,7 +8,6 @@ is dropped here.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from http import HTTPStatus
 from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
@@ -17,6 +16,7 @@ import msgspec
 from gateway import bodies, headers
 from gateway.batch import Failure, RawHeaders, Reply
 from gateway.headers import HOP_BY_HOP
+from gateway.statuses import PHRASES
 
 K = TypeVar("K", bound=Hashable)
 
@@ -114,10 +114,7 @@ def phrase(status: int, reason: bytes = b"") -> str:
     """The backend's own reason phrase, else the registered one."""
     if reason:
         return reason.decode("latin-1")
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
+    return PHRASES.get(status, "")
 
 
 # --- results made by the gateway -----------------------------------------------------------------

@@ -8,7 +8,6 @@ own, since aiohttp's quote the bytes they stumbled over.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from gateway.admin import problem
 from gateway.server.listeners import Certificates, Door
+from gateway.statuses import PHRASES
 
 PARTING = 0.25
 """Seconds for answers that are in hand at the end."""
@@ -72,7 +72,7 @@ class _Operator(RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size:
             raise ConnectionResetError
-        answer = problem(status, HTTPStatus(status).phrase.lower())
+        answer = problem(status, PHRASES[status].lower())
         answer.force_close()
         return answer
 

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from gateway.planning.delivery import GROUP, Delivery
 from gateway.planning.graph import plan
 from gateway.planning.nouns import Context, Plan
 from gateway.planning.schedule import Schedule, Skip
+from gateway.statuses import PHRASES
 
 DATA = Path(__file__).parent / "data"
 WIDTH = 8
@@ -304,5 +304,5 @@ def _whole(answer: Answer) -> bytes:
 
 
 def _head(status: int, fields: Headers) -> bytes:
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{n}: {v}" for n, v in fields)]
+    lines = [f"HTTP/1.1 {status} {PHRASES[status]}", *(f"{n}: {v}" for n, v in fields)]
     return "".join(f"{text}\n" for text in [*lines, ""]).encode("latin-1")
