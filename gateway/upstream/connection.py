@@ -253,8 +253,13 @@ class Connection(asyncio.Protocol):
         """Seconds for which its client has kept it: does not read, or has not said all."""
         if self._paused_at:
             return now - self._paused_at
+        return now - self.started if self.awaits_client else 0.0
+
+    @property
+    def awaits_client(self) -> bool:
+        """There is more of the request to come. The wait for that has a bound of its own."""
         exchange = None if self.lane is None else self.lane.exchange
-        return now - self.started if exchange is not None and exchange.awaits_more else 0.0
+        return exchange is not None and exchange.awaits_more
 
     # --- the transport's side --------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class Exchange(Lane):
     @property
     def awaits_more(self) -> bool:
         """The request is not complete, and it is not the backend who holds it up."""
-        return not self.uploaded and self._writable
+        return not self.uploaded and self._writable and self.invite is None
 
     # --- the owner's side ------------------------------------------------------------------------
 

@@ -556,7 +556,7 @@ class Pool:
         elif connection.touched:
             connection.touched = False
             connection.deadline = max(connection.deadline, now + self.timeouts.stall)
-        elif now >= connection.deadline:
+        elif now >= connection.deadline and not connection.awaits_client:
             connection.fail("http_response_timeout", "backend_timeout")
 
     def _spare(self, now: float) -> None:

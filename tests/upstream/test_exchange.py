@@ -40,7 +40,8 @@ class Client:
         self.failure: Failure | None = None
         self.complete = False
         self._news = asyncio.Event()
-        opening = {name: fields.pop(name) for name in ("upload", "upgrade") if name in fields}
+        names = ("upload", "upgrade", "invite")
+        opening = {name: fields.pop(name) for name in names if name in fields}
         self.call = Call(method, fields.pop("target", "/"), HOST, **fields)
         self.exchange: Exchange = pool.open(self.call, self, **opening)
 
@@ -525,6 +526,26 @@ async def test_an_upload_has_the_time_of_a_stall_not_of_an_answer(pool_for: Make
         (connection,) = pool.connections
         assert connection.deadline == connection.started + 60.0
         client.exchange.abort()
+
+
+async def test_while_a_client_says_nothing_the_backend_is_not_late(pool_for: MakePool) -> None:
+    """How long it may be silent in the middle of a body is for its own side to say."""
+    async with RawBackend(answering(ok())) as backend, pool_for(backend.url) as pool:
+        client = Client(pool, "PUT", upload=3)
+        await client.exchange.drain()
+        pool._look_at_clocks(monotonic() + 3600)
+        client.exchange.write(b"abc")
+        client.exchange.write_eof()
+        assert (await client.over()).complete
+
+
+async def test_a_client_that_waits_to_be_invited_waits_for_the_backend(pool_for: MakePool) -> None:
+    async with RawBackend(silent) as backend, pool_for(backend.url) as pool:
+        client = Client(pool, "PUT", upload=3, invite=lambda: None)
+        await client.exchange.drain()
+        pool._look_at_clocks(monotonic() + 3600)
+        assert client.failure
+        assert client.failure.error == "http_response_timeout"
 
 
 @pytest.mark.parametrize("kind", ["an event stream", "a tunnel"])
