@@ -11,6 +11,7 @@ import pytest
 GATEWAY = Path(__file__).parent.parent / "gateway"
 
 LAYERS = [
+    "statuses",
     "batch",
     "errors",
     "headers",
