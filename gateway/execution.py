@@ -38,6 +38,7 @@ from gateway.planning import expand
 from gateway.planning.delivery import GROUP, Chunk, Delivery
 from gateway.planning.nouns import Context, Kept, Plan
 from gateway.planning.schedule import Schedule
+from gateway.standstill import Looks
 from gateway.upstream import Taker, Verdict
 
 TICK = 0.1
@@ -748,6 +749,7 @@ class Execution:
         self._large: deque[Callable[[], None]] = deque()
         """Answers to be taken in, first the one that is."""
         self._ticker: asyncio.TimerHandle | None = None
+        self._looks = Looks(0.0)
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -775,6 +777,7 @@ class Execution:
         self.documents += record.bytes_in
         self.idle.clear()
         if self._ticker is None:
+            self._looks = Looks(self.clock())
             self._ticker = self.loop.call_later(TICK, self._tick)
         self.recorder.started(record)
         run.start()
@@ -818,6 +821,7 @@ class Execution:
     def _tick(self) -> None:
         self._ticker = self.loop.call_later(TICK, self._tick) if self._runs else None
         now = self.clock()
-        for run in list(self._runs):
-            run.tick(now)
+        if self._looks.counts(now):
+            for run in list(self._runs):
+                run.tick(now)
         self._unread = sum(run.kept_waiting(now) > KEPT_WAITING for run in self._runs)

@@ -20,6 +20,7 @@ LAYERS = [
     "bodies",
     "dialects",
     "planning",
+    "standstill",
     "config",
     "upstream",
     "evaluation",

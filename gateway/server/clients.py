@@ -20,6 +20,7 @@ from gateway.config import settings
 from gateway.server import door
 from gateway.server.client import Client
 from gateway.server.request import Request
+from gateway.standstill import Looks
 
 TICK = 0.2
 """Seconds between two looks at a connection: how late a deadline may be, but for the event loop."""
@@ -87,11 +88,13 @@ class Clients(web.Server):
         self._unseen: list[Client] = []
         """Those that the sweeper has not looked at in this tick."""
         self._pause = TICK
+        self._looks = Looks(0.0)
 
     def __call__(self) -> Client:
         return Client(self, loop=self._loop, **self._kwargs)
 
     def start(self) -> None:
+        self._looks = Looks(self._loop.time())
         self._sweeper = self._loop.call_later(TICK, self._sweep)
 
     def entered(self, client: Client) -> None:
@@ -163,7 +166,9 @@ class Clients(web.Server):
         """Looks at some connections, so that each has its turn within a tick: a look at a thousand
         in one go would hold everybody up for milliseconds."""
         now = self._loop.time()
-        if not self._unseen:
+        if not self._looks.counts(now):
+            self._unseen = []
+        elif not self._unseen:
             if len(self.open) >= self.limit:
                 self._make_room(now - QUIET)
             self._unseen = list(self.open)

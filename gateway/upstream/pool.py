@@ -23,6 +23,7 @@ import msgspec
 
 from gateway.batch import SAFE_METHODS, Call, Failure, Reply, failed
 from gateway.config import Limits, Upstream
+from gateway.standstill import Looks
 from gateway.upstream import wire
 from gateway.upstream.connection import Connection
 from gateway.upstream.exchange import Exchange, Sink
@@ -33,8 +34,6 @@ from gateway.upstream.retry import RetryBudget
 
 TICK: Final = 0.1
 """Seconds between two looks at the clocks."""
-LATE = 1.0
-"""A look that comes so long after the last one was held up by a blocked event loop."""
 CROWD: Final = 32
 """Waiting lanes for each call of a turn. In a crowd a lane's results then come several at a time,
 and fewer writes carry them to its client: a tenth of the CPU with 250 batches of 100."""
@@ -102,8 +101,7 @@ class Pool:
         self._again: deque[tuple[Lane, Call]] = deque()
         """Calls being retried, each of which needs a connection that never carried one."""
         self._rest_until = 0.0
-        self._swept = 0.0
-        self._excused = False
+        self._looks = Looks(0.0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -425,7 +423,7 @@ class Pool:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if self._sweeper is None:
-            self._swept = monotonic()
+            self._looks = Looks(monotonic())
             self._sweeper = self._loop.call_later(TICK, self._sweep)
 
     def _resting(self) -> bool:
@@ -524,12 +522,7 @@ class Pool:
 
     def _sweep(self) -> None:
         now = monotonic()
-        late, self._swept = now - self._swept > LATE, now
-        if late and not self._excused:
-            # Answers may lie in the kernel. They have one more tick to be read.
-            self._excused = True
-        else:
-            self._excused = False
+        if self._looks.counts(now):
             self._look_at_clocks(now)
         if self.connections or self.detached or self.connecting or self.waiting or self._again:
             self._sweeper = self._loop.call_later(TICK, self._sweep)

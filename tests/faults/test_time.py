@@ -14,8 +14,8 @@ import gateway
 from tests.faults.conftest import SetStage
 from tests.faults.stage import WELL, Bulk, committing, statuses
 from tests.faults.test_process import settings, well, whole
-from tests.front import raw
-from tests.security.siege import got
+from tests.front import eventually, raw
+from tests.security.siege import got, posted
 from tests.support.program import program
 from tests.support.raw_backend import Peer, RawBackend, ok
 
@@ -70,8 +70,9 @@ def _asks_the_time(node: ast.AST) -> bool:
     return False
 
 
-async def test_answers_that_came_while_the_process_stood_still_are_in_time(tmp_path: Path) -> None:
-    """Stopped for longer than a subrequest may take, as a blocked event loop would be."""
+async def test_what_came_while_the_process_stood_still_came_in_time(tmp_path: Path) -> None:
+    """Stopped for longer than any deadline, as a blocked event loop would be: answers to a bulk
+    call and to a passed request, the rest of a body and of a head."""
     begun, gate = asyncio.Event(), asyncio.Event()
     answered = asyncio.Event()
 
@@ -81,24 +82,34 @@ async def test_answers_that_came_while_the_process_stood_still_are_in_time(tmp_p
         await peer.send(ok(WELL))
         answered.set()
 
+    short = {"client": {"body_stall": "1s", "header": "1s"}, "limits": {"batch_time": "1s"}}
     timeouts = {"response": "1s"}
+    request = posted("/well", b"{}")
     async with asyncio.timeout(60), RawBackend(committing(held)) as backend:
         url = {"url": backend.url, "timeouts": timeouts}
         async with (
-            program(tmp_path, settings(backend, upstream=url)) as it,
+            program(tmp_path, settings(backend, upstream=url, **short)) as it,
             raw(it.address) as client,
             raw(it.address) as other,
+            raw(it.address) as body,
+            raw(it.address) as head,
         ):
+            body.send(request[:-1])
+            head.send(request[:9])
             client.send(Bulk([("POST", "/fault/1")]).request)
             await begun.wait()
             begun.clear()
             other.send(got("/fault/2"))
             await begun.wait()
+            await eventually(lambda: it.asleep)  # else it would read before it looks at clocks
             it.signal(signal.SIGSTOP)
             gate.set()
+            body.send(request[-1:])
+            head.send(request[9:])
             await answered.wait()
             await asyncio.sleep(1.5)  # this is the fault
             it.signal(signal.SIGCONT)
             assert [entry["status"] for entry in (await whole(client)).json] == [200]
-            assert (await whole(other)).status == 200
+            for one in (other, body, head):
+                assert (await whole(one)).status == 200
             await well(it)

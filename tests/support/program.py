@@ -60,6 +60,11 @@ class Program:
         return status
 
     @property
+    def asleep(self) -> bool:
+        """It waits for something to happen."""
+        return "\nState:\tS" in Path(f"/proc/{self.process.pid}/status").read_text()
+
+    @property
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 

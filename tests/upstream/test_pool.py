@@ -322,7 +322,7 @@ async def test_a_large_body_arrives_whole_and_leaves_nothing_in_the_way(pool_for
 async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(
     pool_for: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.upstream.pool.LATE", 0.2)
+    monkeypatch.setattr("gateway.standstill.LATE", 0.2)
 
     asked, standing, sent, done = (threading.Event() for _ in range(4))
 
