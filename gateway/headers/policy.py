@@ -24,24 +24,37 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     name them away either, and no other spelling stands for them."""
     odd_names: frozenset[str] = frozenset()
     """Names with `_` or `.` that a subrequest may bring all the same, and a trusted peer."""
+    odd_spellings: frozenset[str] = frozenset()
+    """Names that are listed with `_` or `.`, as they are spelt but for case."""
 
     def __post_init__(self) -> None:
-        never = self.never_from_subrequest
-        for field in self.__struct_fields__:
+        spellings = {n.lower() for n in self.odd_names | self.never_from_subrequest if odd(n)}
+        for field in ("never_inherit", "never_from_subrequest", "odd_names"):
             names = frozenset(normal(name) for name in getattr(self, field))
             msgspec.structs.force_setattr(self, field, names)
-        listed_as_odd = {normal(name) for name in never if odd(name)}
-        msgspec.structs.force_setattr(self, "odd_names", self.odd_names | listed_as_odd)
+        listed_as_odd = self.odd_names | {normal(spelling) for spelling in spellings}
+        msgspec.structs.force_setattr(self, "odd_names", listed_as_odd)
+        msgspec.structs.force_setattr(self, "odd_spellings", frozenset(spellings))
 
     def believes(self, spelling: str) -> bool:
         """Whether what a trusted peer says of the caller is its own word, by the field's name."""
-        return not disguised(spelling) or normal(spelling) in self.odd_names
+        if normal(spelling) in self.odd_names:
+            return not self._differs(spelling)
+        return not disguised(spelling)
 
     def poses(self, spelling: str) -> bool:
         """Whether it only looks like one of `never_from_subrequest`: whoever writes `X-Tenant` in
-        front of us hands `X_Tenant` on."""
+        front of us hands `X_Tenant` on, and the other way round."""
         name = normal(spelling)
-        return odd(spelling) and name in self.never_from_subrequest and name not in self.odd_names
+        if name not in self.never_from_subrequest:
+            return False
+        return self._differs(spelling) or (odd(spelling) and name not in self.odd_names)
+
+    def _differs(self, spelling: str) -> bool:
+        """Whether this name is listed with `_` or `.`, and not in this spelling."""
+        name = normal(spelling)
+        listed = {known for known in self.odd_spellings if normal(known) == name}
+        return bool(listed) and spelling.lower() not in listed
 
 
 class TrustedProxies:

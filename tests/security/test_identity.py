@@ -197,13 +197,15 @@ async def test_nobody_speaks_for_a_trusted_proxy_in_another_spelling(path: str) 
 async def test_nobody_speaks_in_another_spelling_for_who_writes_the_operators_own_fields(
     path: str,
 ) -> None:
-    """`X-Tenant` identifies the caller to this backend, which takes `X_Tenant` for it."""
+    """`X-Tenant` identifies the caller to this backend, which takes `X_Tenant` for it, and the
+    same the other way round with `My_Role`."""
     document = {
         TRUTO: truto({"resource": "r", "method": "list"}),
         "/passed": b"{}",
         **{form.path: form.document([form.entry("/x")]) for form in FORMATS},
     }[path]
-    said = [("X_Tenant", FORGED), ("X-Tenant", "mine"), ("x.tenant", FORGED), ("My_Role", "mine")]
+    said = [("X_Tenant", FORGED), ("X-Tenant", "mine"), ("x.tenant", FORGED)]
+    said += [("My-Role", FORGED), ("My_Role", "mine"), ("my.role", FORGED)]
     listed = HeaderLists(never_from_subrequest=("X-Tenant", "My_Role"))
     async with RawBackend(echo) as backend, siege(backend, headers=listed) as gate:
         assert (await gate.ask(posted(path, document, said))).status == 200
