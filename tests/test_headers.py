@@ -129,6 +129,16 @@ def test_an_identity_in_disguise_is_believed_of_nobody_unless_it_is_listed(name:
     assert inherit(fields(name), policy=listed, trusted=False) == []
 
 
+def test_spellings_that_are_all_listed_are_all_believed() -> None:
+    policy = HeaderPolicy(
+        never_from_subrequest=frozenset({"X-Tenant"}), odd_names=frozenset({"X_Tenant"})
+    )
+    assert inherit(fields("X-Tenant", "x_tenant", "x.tenant"), policy=policy) == [
+        "X-Tenant",
+        "x_tenant",
+    ]
+
+
 def test_the_dialects_list_and_the_operators_list_are_not_inherited() -> None:
     policy = HeaderPolicy(never_inherit=frozenset({"X_Tenant"}))
     outer = fields("X-Metadata-Hash", "X-Tenant", "x.tenant", "Accept")

@@ -24,17 +24,17 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     name them away either, and no other spelling stands for them."""
     odd_names: frozenset[str] = frozenset()
     """Names with `_` or `.` that a subrequest may bring all the same, and a trusted peer."""
-    odd_spellings: frozenset[str] = frozenset()
-    """Names that are listed with `_` or `.`, as they are spelt but for case."""
+    spellings: frozenset[str] = frozenset()
+    """The names of both lists as they are spelt but for case."""
 
     def __post_init__(self) -> None:
-        spellings = {n.lower() for n in self.odd_names | self.never_from_subrequest if odd(n)}
+        spellings = {name.lower() for name in self.odd_names | self.never_from_subrequest}
         for field in ("never_inherit", "never_from_subrequest", "odd_names"):
             names = frozenset(normal(name) for name in getattr(self, field))
             msgspec.structs.force_setattr(self, field, names)
-        listed_as_odd = self.odd_names | {normal(spelling) for spelling in spellings}
-        msgspec.structs.force_setattr(self, "odd_names", listed_as_odd)
-        msgspec.structs.force_setattr(self, "odd_spellings", frozenset(spellings))
+        listed_as_odd = {normal(spelling) for spelling in spellings if odd(spelling)}
+        msgspec.structs.force_setattr(self, "odd_names", self.odd_names | listed_as_odd)
+        msgspec.structs.force_setattr(self, "spellings", frozenset(spellings))
 
     def believes(self, spelling: str) -> bool:
         """Whether what a trusted peer says of the caller is its own word, by the field's name."""
@@ -53,8 +53,8 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     def _differs(self, spelling: str) -> bool:
         """Whether this name is listed with `_` or `.`, and not in this spelling."""
         name = normal(spelling)
-        listed = {known for known in self.odd_spellings if normal(known) == name}
-        return bool(listed) and spelling.lower() not in listed
+        listed = {known for known in self.spellings if normal(known) == name}
+        return any(map(odd, listed)) and spelling.lower() not in listed
 
 
 class TrustedProxies:
