@@ -282,7 +282,7 @@ class Client(Reading):
             return
         raw = self._socket.get_extra_info("socket")
         if raw is not None:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # uvloop's is -1 once it is closed
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if yes else _USUAL)
 
     def endless(self) -> None:

@@ -124,6 +124,8 @@ class Channel(Generic[Out, In]):
 
     def say(self, message: Out) -> None:
         """Never waits: a worker that does not read is found out by what it does not answer."""
+        if self._writer.is_closing():
+            return  # the other side is gone, as `hear` is about to find out
         data = msgspec.msgpack.encode(message)
         self._writer.write(_LENGTH.pack(len(data)) + data)
 

@@ -9,11 +9,13 @@ import struct
 from collections.abc import Callable
 
 import pytest
+from aiohttp import web
 
+from gateway.answer import ClientAnswer
 from gateway.config.settings import Client, Timeouts
 from tests.faults.conftest import SetStage
 from tests.faults.stage import WELL, Stage, committing
-from tests.front import Raw, eventually
+from tests.front import Raw, eventually, house, raw
 from tests.security.siege import got, head
 from tests.support.raw_backend import Peer, RawBackend, Script, ok
 
@@ -215,3 +217,24 @@ async def cut(client: Raw) -> None:
 async def skipped(it: Stage, number: int) -> None:
     """Until the run knows that so many will never start."""
     await eventually(lambda: [run.record.skipped for run in it.app.execution._runs] == [number])
+
+
+async def test_an_answer_whose_client_has_just_gone_can_still_be_cut() -> None:
+    """The backend's answer breaks off before whoever waits for it is told of the client."""
+    cut = asyncio.Event()
+
+    async def handle(request: web.BaseRequest) -> ClientAnswer:
+        answer = ClientAnswer(request, 200)
+        answer.send(b"first")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            answer.cut()
+            cut.set()
+        return answer
+
+    async with asyncio.timeout(10), house(handle) as gateway:
+        async with raw(gateway.address) as client:
+            client.send(got("/"))
+            await client.head()
+        await cut.wait()

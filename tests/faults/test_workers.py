@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from gateway.workers.channel import Refresh, parents
 from tests.faults.stage import WELL, Bulk, committing
 from tests.faults.test_process import settings, well, whole
 from tests.front import Raw, raw
@@ -61,3 +63,14 @@ async def _end(client: Raw) -> str:
     except (AssertionError, ConnectionError):
         return "cut"
     return "whole" if answer.status == 200 else str(answer.status)
+
+
+async def test_who_speaks_to_a_worker_that_has_just_died_gets_no_answer_and_no_error() -> None:
+    """Operators' questions and signals come at any time, also before its death is known."""
+    ours, theirs = socket.socketpair()
+    channel = await parents(ours)
+    theirs.close()
+    for _ in range(3):
+        channel.say(Refresh())
+        await asyncio.sleep(0)
+    assert await channel.hear() is None
