@@ -174,6 +174,7 @@ class _Told(msgspec.Struct):
 def _told(body: bytes) -> str:
     """The label of an error of the backend's."""
     try:
+        body.decode()  # msgspec looks into no string that it has no use for
         return msgspec.json.decode(body, type=_Told).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""

@@ -335,6 +335,7 @@ def test_a_token_that_does_not_hold_is_an_outer_401_in_the_backends_words(label:
         Reply(401, body=b"<html>"),
         Reply(401, body=b'{"error":["invalid_grant"]}'),
         Reply(401, body=b"\xff"),
+        Reply(401, body=b'{"error":"need_login","more":"\xff"}'),
         Reply(401, body=b"[" * 100_000),
         Reply(403, body=b'{"error":"need_login"}'),
         Reply(200, body=b'{"error":"need_login"}'),
