@@ -194,18 +194,18 @@ class Parent:
     # --- what operators see ----------------------------------------------------------------------
 
     async def ready(self) -> list[str]:
-        """Why no traffic should come: what all workers say is said once."""
+        """Why no traffic should come: what holds of all workers is said once."""
         reasons = await asyncio.gather(*(_reasons(seat) for seat in self._seats))
-        draining = ["draining"] if self._draining else []
         often = Counter(reason for each in reasons for reason in each)
-        common = [reason for reason, times in often.items() if times == len(reasons)]
+        common = ["draining"] if self._draining else []
+        common += [reason for reason, times in often.items() if times == len(reasons)]
         own = [
             f"worker {seat.number}: {reason}"
             for seat, each in zip(self._seats, reasons, strict=True)
             for reason in each
             if reason not in common
         ]
-        return list(dict.fromkeys((*draining, *common, *own)))
+        return list(dict.fromkeys(common + own))
 
     def set_level(self, level: str) -> None:
         """Raises ValueError."""
