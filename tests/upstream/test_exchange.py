@@ -181,7 +181,7 @@ async def test_a_slow_client_makes_the_backend_wait(pool_for: MakePool) -> None:
         await peer.send(bytes(size - 1))
         await peer.gone()
 
-    async with RawBackend(script) as backend, pool_for(backend.url, stall=0.1) as pool:
+    async with RawBackend(script) as backend, pool_for(backend.url, stall=30.0) as pool:
         client = Client(pool)
         await client.until(lambda: client.body)
         client.exchange.pause()
