@@ -121,6 +121,11 @@ def _unattended_unless_written(call: Call) -> Failure | None:
     return None if call.sent and not call.safe else _unattended(call)
 
 
+def _may_be_made(reply: Reply) -> bool:
+    """A write that was refused as unauthorized is not."""
+    return reply.status != 401 if reply.failure is None else reply.failure.sent
+
+
 def _outdone(call: Call) -> Failure:
     return Failure("proxy_internal_response", "batch_refused", sent=call.sent, status=503)
 
@@ -129,13 +134,13 @@ class Run:
     """One batch on its way."""
 
     # fmt: off
-    __slots__ = ("_began", "_context", "_delivery", "_dialect", "_due", "_evaluations",
+    __slots__ = ("_began", "_context", "_delivery", "_denial", "_dialect", "_due", "_evaluations",
                  "_execution", "_expanded", "_expansions", "_first", "_gated", "_gone", "_guard",
                  "_in_flight", "_kept", "_known_behind", "_lane", "_made", "_mistake", "_outcomes",
                  "_overruns", "_parked", "_queue", "_queued", "_ranks", "_recorder", "_resting",
                  "_runs", "_schedule", "_settled", "_struck", "_taken", "_terms", "_timer",
-                 "_verdict", "_worked", "_writer", "_writing", "answer", "deadline", "plan",
-                 "record")
+                 "_verdict", "_worked", "_writer", "_writing", "_wrote", "answer", "deadline",
+                 "plan", "record")
     # fmt: on
 
     def __init__(
@@ -191,6 +196,10 @@ class Run:
         self._first: Call | None = None
         """The call that was made first. If the batch is gated, its reply opens the gate."""
         self._gated = plan.batch.gated if terms.gate is None else terms.gate
+        self._denial: Reply | None = None
+        """The first reply, if it is a 401 and the gate is not open yet."""
+        self._wrote = False
+        """While the gate is not open: a write was made, or may have been."""
         self.answer: Answer | None = None
         """An answer for the whole batch instead of results: the gate's."""
 
@@ -311,6 +320,8 @@ class Run:
             self._break(mistake)
 
     def replied(self, call: Call, reply: Reply) -> None:
+        if self._gated and not call.safe:
+            self._wrote = self._wrote or _may_be_made(reply)
         if len(reply.body) > LARGE:
             self._execution.later(partial(self._replied, call, reply))
         else:
@@ -320,8 +331,8 @@ class Run:
         index, delivery = call.step, self._delivery
         self._in_flight -= 1
         try:
-            if self._gated and call is self._first:
-                self._open_gate(reply)
+            if self._gated:
+                self._look_at_gate(call, reply)
             self._recorder.subrequest(self.record, self.plan.steps[index], reply)
             if self._queue and self._in_flight < self._terms.width:
                 self._offer(heappop(self._queue)[-1])
@@ -345,7 +356,7 @@ class Run:
         """Whether the answer cannot go on without this call; asked when memory is short.
 
         While results wait for a client that does not read, nothing is: there would be no bound."""
-        if self._gated and call is self._first:
+        if self._gated and (call is self._first or (self._denial is not None and not call.safe)):
             return True
         if self._writing or self._delivery.size:
             return False
@@ -609,10 +620,24 @@ class Run:
         verdict = self._verdict
         return (verdict and verdict(_NOTHING)) or _unattended(_NOTHING)
 
+    def _look_at_gate(self, call: Call, reply: Reply) -> None:
+        """A first 401 waits for the writes that are under way beside it."""
+        if call is self._first:
+            if reply.status != 401:
+                self._open_gate(reply)
+                return
+            self._denial = reply
+        if self._denial is not None and (self._wrote or not self._writes()):
+            self._open_gate(self._denial)
+
+    def _writes(self) -> bool:
+        return any(call.sent and not call.safe for call in self._lane.outstanding())
+
     def _open_gate(self, reply: Reply) -> None:
-        """The first reply: it may be the answer to the whole batch (D-S2, D-T13)."""
+        """The first reply: it may be the answer to the whole batch (D-S2, D-T13). Not if a write
+        was made: whoever made it has to be told, or it is made again."""
         self._gated = False
-        if reply.failure is None and not (reply.status == 401 and self._wrote()):
+        if reply.failure is None and not self._wrote:
             self.answer = self._dialect.gate(self.plan.batch, reply)
             if self.answer is None and self._terms.gate and reply.status == 401:
                 self.answer = _as_it_came(reply)
@@ -621,12 +646,6 @@ class Run:
                 self._stop(_outdone)
                 self._due = True
         self._wake()
-
-    def _wrote(self) -> bool:
-        """Whether the backend may have a write beside the first call: whoever made it has to be
-        told, or it is made again."""
-        under_way = self._lane.outstanding()
-        return bool(self.record.writes_sent) or any(c.sent and not c.safe for c in under_way)
 
     def _settle(self) -> None:
         """The batch is over once nobody writes and nothing is outstanding; told once."""

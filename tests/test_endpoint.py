@@ -397,8 +397,16 @@ async def test_a_first_401_with_sugars_label_is_an_outer_401_and_no_write_was_se
         assert [r.target for r in backend.requests] == ["/rest/v10/a"]
 
 
+READ = {"resource": "users", "method": "get", "id": "7", "persist": True}
+WRITE = {"resource": "notes", "method": "create", "body": {}, "persist": True}
+
+
+def truto(*resources: dict[str, Any]) -> dict[str, Any]:
+    return {"integrated_account_id": "A", "args": {}, "resources": resources}
+
+
 @pytest.mark.parametrize("ended", [False, True], ids=["under way", "made"])
-async def test_a_first_401_beside_a_write_that_was_sent_is_a_result(ended: bool) -> None:
+async def test_a_first_401_beside_a_write_that_was_made_is_a_result(ended: bool) -> None:
     """An outer 401 would have the client make that write again."""
     gate = asyncio.Event()
 
@@ -419,17 +427,32 @@ async def test_a_first_401_beside_a_write_that_was_sent_is_a_result(ended: bool)
             refused.set()
 
     refused = asyncio.Event()
-    resources = [
-        {"resource": "users", "method": "get", "id": "7", "persist": True},
-        {"resource": "notes", "method": "create", "body": {}, "persist": True},
-    ]
-    document = {"integrated_account_id": "A", "args": {}, "resources": resources}
     async with RawBackend(script) as backend, house(backend) as gateway:
-        async with gateway.post("/batch-request", document) as answer:
+        async with gateway.post("/batch-request", truto(READ, WRITE)) as answer:
             assert answer.status == 200
             told = await answer.json()
     assert told["result"] == {"users": [], "notes": [{"id": "1"}]}
     assert [error["statusCode"] for error in told["errors"]["users"]] == [401]
+
+
+@pytest.mark.parametrize("resources", [(WRITE,), (READ, WRITE), (WRITE, READ), (WRITE, WRITE)])
+async def test_a_first_401_beside_writes_that_are_refused_as_well_is_the_whole_answer(
+    resources: tuple[dict[str, Any], ...],
+) -> None:
+    """None was made: whoever has a new token may make them all again."""
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if len(backend.requests) == len(resources):
+            asked.set()
+        await asked.wait()
+        await peer.send(ok(b"{}", status="401 Unauthorized"))
+
+    async with RawBackend(script) as backend, house(backend) as gateway:
+        async with gateway.post("/batch-request", truto(*resources)) as answer:
+            assert answer.status == 401
+            assert await answer.read() == b"{}"
 
 
 # --- clients that leave --------------------------------------------------------------------------
