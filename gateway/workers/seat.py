@@ -71,9 +71,11 @@ class Seat:
         while True:
             began = clock()
             status = await self._employ()
-            if self._leaving.is_set():
-                return status == 0
             how = self._reason or _manner(status)
+            if self._leaving.is_set():
+                if status < 0:  # with whatever it had in hand
+                    self._overseer.lost(self, how)
+                return status == 0
             if not self.first.done():
                 self.first.set_exception(CannotListen(f"worker {self.number}: {how}"))
                 return False
