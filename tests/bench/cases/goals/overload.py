@@ -5,8 +5,8 @@ times that rate, whether or not earlier ones are answered, over a bounded number
 whoever finds all of them busy is a client that could not even ask, and is counted as that. A
 connection that the gateway closes is opened again.
 
-On a machine that is busy with other things best and rest are not had under the same conditions. The
-part of its CPU that goes to what is served, at the price of its best, does not mind.
+Best and rest are had in turns, several times, and what is told is the median: a shared machine is
+half as fast again in one second as in the next.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ TIMES = 4
 CLIENTS = 16
 CONNECTIONS = 900
 """Fewer than `client.connections`, more than `limits.batches`."""
-PEAK, BEFORE, SECONDS = 2.0, 1.0, 3.0
+ROUNDS = 5
+PEAK, BEFORE, SECONDS = 1.0, 1.0, 2.0
 """Of the best, of overload before it is looked at, of overload."""
 
 
@@ -49,6 +50,30 @@ class Book:
     """Seconds of those that were answered 200."""
 
 
+@dataclass(frozen=True)
+class Turn:
+    """The best, and what was left of it right afterwards."""
+
+    best: float
+    """Batches a second."""
+    each: float
+    """Seconds of CPU that one of them takes."""
+    book: Book
+    used: float
+    """Seconds of CPU in the time of the book."""
+
+    @property
+    def served(self) -> float:
+        """Of the best."""
+        return self.book.said[200] / SECONDS / self.best
+
+    @property
+    def refusal(self) -> float:
+        """Seconds of CPU, if what is served costs as much as ever."""
+        refused = self.book.said[503]
+        return (self.used - self.book.said[200] * self.each) / refused if refused else 0.0
+
+
 async def run(run: Run) -> None:
     rows = [await _overloaded(run, Workload(size)) for size in SIZES]
     run.table(
@@ -63,24 +88,28 @@ async def _overloaded(run: Run, work: Workload) -> tuple[str | float, ...]:
     async with run.site.running([gateway()]) as (mine,):
         await checked(mine, work)
         with _aside():
-            best, each = await _best(mine, work)
-            offer = _Offer(mine.address, work.request("sugarcrm", mine.address), TIMES * best)
-            book, used = await offer.made(mine.process.cpu)
+            turns = sorted([await _turn(mine, work) for _ in range(ROUNDS)], key=lambda t: t.served)
+    turn = turns[ROUNDS // 2]
+    book, each, used = turn.book, turn.each, turn.used
     good, refused = book.said[200], book.said[503]
-    # What is served is taken to cost as much as ever: the rest is what refusing costs.
-    refusal = (used - good * each) / refused if refused else 0.0
     run.verdict(
         f"batches of {work.batch} at {TIMES} times the best: of the best, served",
-        good / SECONDS / best,
+        turn.served,
         least=0.8,
-        note=f"best {best:.0f} a second, offered {book.offered / SECONDS:.0f}, served "
-        f"{good / SECONDS:.0f}, 503 {refused / SECONDS:.0f} at {refusal * 1e6:.0f} us each; "
-        f"{good * each / used:.0%} of its CPU is what those served cost at its best",
+        note=f"{turns[0].served:.2f} to {turns[-1].served:.2f} in {ROUNDS} turns; in the middle "
+        f"one best {turn.best:.0f} a second, offered {book.offered / SECONDS:.0f}, served "
+        f"{good / SECONDS:.0f}, 503 {refused / SECONDS:.0f} at {turn.refusal * 1e6:.0f} us each",
     )
     others = sum(book.said.values()) - good - refused
     counts = (book.offered, good, refused, others, book.unasked)
-    return (f"{work.batch}", best, *(count / SECONDS for count in counts), used / SECONDS,
-            each * 1e6, refusal * 1e6, percentile(book.latencies, 0.99) * 1e3)  # fmt: skip
+    return (f"{work.batch}", turn.best, *(count / SECONDS for count in counts), used / SECONDS,
+            each * 1e6, turn.refusal * 1e6, percentile(book.latencies, 0.99) * 1e3)  # fmt: skip
+
+
+async def _turn(mine: Running, work: Workload) -> Turn:
+    best, each = await _best(mine, work)
+    offer = _Offer(mine.address, work.request("sugarcrm", mine.address), TIMES * best)
+    return Turn(best, each, *await offer.made(mine.process.cpu))
 
 
 @contextmanager
