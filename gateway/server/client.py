@@ -142,7 +142,11 @@ class Client(Reading):
         self._heard = self._flushed_at = self._loop.time()
         full = len(clients.open) - clients.limit
         clients.entered(self)
-        if full < 0:
+        if name is None:  # it has left already, and nobody can tell any more who it was
+            self._decline()
+            self._lingering = self._linger_end = self._heard + LINGER
+            self._abort()
+        elif full < 0:
             super().connection_made(transport)
         else:
             self._turn_away(full)
@@ -445,12 +449,15 @@ class Client(Reading):
         self.write(canned(failure))
         self._discard()
 
-    def _turn_away(self, beyond: int) -> None:
+    def _decline(self) -> None:
         """`start()` never runs: the connection is not aiohttp's to serve."""
         self._manager = None
         self.never_served()
-        self._clients.refused(door.FULL, self.peer)
         self.transport = self._socket
+
+    def _turn_away(self, beyond: int) -> None:
+        self._decline()
+        self._clients.refused(door.FULL, self.peer)
         self.write(canned(door.FULL))
         self._discard()
         if beyond >= TURNED_AWAY:

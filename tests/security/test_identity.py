@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import socket
+import struct
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+import uvloop
 
 from gateway.config.settings import HeaderLists, Upstream
 from tests.security.siege import (
@@ -308,3 +312,21 @@ async def test_a_method_override_is_not_passed_through_where_methods_are_checked
             assert (await gate.ask(got("/x", method="DELETE"))).status == 403
     (request,) = backend.requests
     assert b"DELETE" not in request.head
+
+
+def test_who_has_left_before_he_was_let_in_is_not_taken_for_one_of_a_unix_socket() -> None:
+    """uvloop, which the program runs on, knows no address of one who has reset his connection."""
+
+    async def attack() -> None:
+        lists = HeaderLists(trusted_proxies=("unix",))
+        async with RawBackend(echo) as backend, siege(backend, headers=lists) as gate:
+            host, _, port = gate.address.rpartition(":")
+            for _ in range(20):
+                with socket.create_connection((host, int(port))) as client:
+                    client.sendall(got("/forged", [("X-Remote-User", FORGED)]))
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await gate.alive()
+            assert {request.target for request in backend.requests} == {"/alive"}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(attack())
