@@ -611,6 +611,8 @@ class Run:
             self._take_in(call, reply)
         for task in self._evaluations:
             task.cancel()
+        if self._gated and self._writes():
+            self._wrote = True
         self._lane.stop(verdict)
         self._deliver()
 

@@ -455,6 +455,37 @@ async def test_a_first_401_beside_writes_that_are_refused_as_well_is_the_whole_a
             assert await answer.read() == b"{}"
 
 
+async def test_a_first_401_beside_a_write_that_is_still_under_way_at_the_end_is_a_result() -> None:
+    """Some calls, withdrawn before they had a connection, are heard of before the write is."""
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        if request.method == "POST":
+            asked.set()
+        else:
+            await asked.wait()
+            await peer.send(ok(b"{}", status="401 Unauthorized"))
+        await peer.gone()
+
+    async def ask() -> tuple[int, Any]:
+        rest = [{**READ, "resource": "tags"}] * 5
+        async with gateway.post("/batch-request", truto(READ, WRITE, *rest)) as answer:
+            return answer.status, await answer.json()
+
+    async with RawBackend(script) as backend:
+        async with house(backend, upstream=Upstream(url=backend.url, connections=2)) as gateway:
+            call = asyncio.create_task(ask())
+            while not await gateway.metric('gateway_subrequests_total{dialect="truto"'):
+                pass
+            await gateway.stop(within=2.0)
+            status, told = await call
+    statuses = {
+        key: [error["statusCode"] for error in errors] for key, errors in told["errors"].items()
+    }
+    assert (status, statuses) == (200, {"users": [401], "notes": [503], "tags": [503] * 5})
+
+
 # --- clients that leave --------------------------------------------------------------------------
 
 
