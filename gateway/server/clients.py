@@ -166,9 +166,12 @@ class Clients(web.Server):
         """Looks at some connections, so that each has its turn within a tick: a look at a thousand
         in one go would hold everybody up for milliseconds."""
         now = self._loop.time()
-        if not self._looks.counts(now):
-            self._unseen = []
-        elif not self._unseen:
+        if self._looks.counts(now):
+            self._look_at_some(now)
+        self._sweeper = self._loop.call_later(self._pause, self._sweep)
+
+    def _look_at_some(self, now: float) -> None:
+        if not self._unseen:
             if len(self.open) >= self.limit:
                 self._make_room(now - QUIET)
             self._unseen = list(self.open)
@@ -177,7 +180,6 @@ class Clients(web.Server):
             if client in self.open:
                 client.sweep(now, self.deadlines)
         del self._unseen[-AT_ONCE:]
-        self._sweeper = self._loop.call_later(self._pause, self._sweep)
 
     def _make_room(self, before: float) -> None:
         """Every place is taken: those who have asked for nothing longest give way to who comes."""

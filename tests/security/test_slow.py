@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway import execution
+from gateway import execution, standstill
 from gateway.config.settings import Client, Limits, Listener, ListenerTls, Upstream
 from gateway.reception import Desk
 from gateway.server import clients
@@ -48,6 +48,24 @@ TRUSTING.check_hostname = False
 
 SHORT = Client(header=0.3, body_stall=0.3, write_stall=0.3, idle=0.3)
 BULK = [*(form.path for form in FORMATS), TRUTO]
+
+
+async def test_every_head_has_a_deadline_also_while_the_event_loop_is_always_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(standstill, "LATE", 0.0)
+    monkeypatch.setattr(clients, "AT_ONCE", 1)
+    async with RawBackend(echo) as backend, siege(backend, client=Client(header=0.3)) as gate:
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            for idle in [await enter(raw(gate.address)) for _ in range(5)]:
+                idle.send(got("/x"))
+                await idle.head()
+            slow = [await enter(raw(gate.address)) for _ in range(5)]
+            for client in slow:
+                client.send(b"GET /x HTTP/1.1\r\n")
+            for client in slow:
+                assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("drips", [False, True])
