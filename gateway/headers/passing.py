@@ -83,8 +83,8 @@ _NO_LISTS = HeaderPolicy()
 def upgrade_asked(fields: RawHeaders) -> bytes | None:
     """The protocols that a request offers to switch to.
 
-    Never HTTP in another form, h2c say, nor under TLS: the backend would then take requests on that
-    connection that no rule has seen.
+    Never HTTP in another form, h2c say: the backend would then take requests on that connection
+    that no rule has seen.
     """
     offered = b", ".join(value for name, value in fields if name.lower() == b"upgrade")
     if not offered or _carries_requests(offered):
@@ -94,7 +94,7 @@ def upgrade_asked(fields: RawHeaders) -> bytes | None:
 
 def _carries_requests(protocols: bytes) -> bool:
     names = protocols.lower().split(b",")
-    return any(name.strip().startswith((b"h2", b"http", b"tls")) for name in names)
+    return any(name.strip().startswith((b"h2", b"http")) for name in names)
 
 
 def max_forwards(fields: RawHeaders) -> int | None:
